@@ -1,0 +1,526 @@
+"""The scikit-learn surface of a variational autoencoder."""
+
+import copy
+import math
+import sys
+import time
+import warnings
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+
+from skvae import _validation as validation
+from skvae._training import EarlyStopping, Trainer
+from skvae._validation import Integral, Interval, Real, StrOptions
+from skvae._vae import VAE, standard_normal_points
+
+__all__ = ["BaseVAETransformer"]
+
+# Points behind one expected log likelihood. They are scrambled Sobol points, so a few are enough.
+_N_ELBO_POINTS = 16
+
+# Features in one block of rows to encode or decode: keeps the widest activations in the tens of megabytes.
+_BLOCK_FEATURES = 1 << 19
+
+
+class _EpochMonitor:
+    """What happens around each epoch: scikit-learn's callbacks and the line that `verbose` prints.
+
+    Parameters
+    ----------
+    estimator : BaseVAETransformer
+        The estimator that is being fitted.
+    context : CallbackContext or None
+        The context of the fit, of which each epoch is a task; None where there are no callbacks.
+    history : dict of str to list of float
+        What training records.
+    n_epochs : int
+        The most epochs there will be.
+    fitted : callable
+        Returns the fitted attributes as they would be if training stopped now.
+    hook_arguments : dict
+        The data that the hooks get.
+    """
+
+    def __init__(self, estimator, context, history, n_epochs, fitted, hook_arguments):
+        self.estimator, self.context, self.history = estimator, context, history
+        self.n_epochs, self.fitted, self.hook_arguments = n_epochs, fitted, hook_arguments
+        self.n_done = 0
+        self.start = time.perf_counter()
+
+    def begin(self):
+        self.epoch_start = time.perf_counter()
+        if self.context is not None:
+            self.task = self.context.subcontext(task_name="epoch")
+            self.task.call_on_fit_task_begin(estimator=self.estimator, **self.hook_arguments)
+
+    def end(self):
+        self.n_done += 1
+        if self.estimator.verbose:
+            self.report()
+        return self.context is not None and self.task.call_on_fit_task_end(
+            estimator=self.estimator, **self.hook_arguments, reconstruction_attributes=self.fitted
+        )
+
+    def report(self):
+        now = time.perf_counter()
+        left = (now - self.start) / self.n_done * (self.n_epochs - self.n_done)
+        last = {name: values[-1] for name, values in self.history.items()}
+        validation_elbo = f"  validation ELBO {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
+        sys.stdout.write(
+            f"epoch {self.n_done}/{self.n_epochs}  ELBO {last['elbo']:.2f}  "
+            f"log likelihood {last['log_likelihood']:.2f}  KL {last['kl']:.2f}{validation_elbo}  "
+            f"{now - self.epoch_start:.1f} s  {left:.0f} s left\n"
+        )
+        sys.stdout.flush()
+
+
+def _lower_bounds(vae, rows, log_scale, n_importance_samples=None):
+    """Return the ELBO of each row, or the importance-weighted bound, in nats of the data's own units, in float64."""
+    n_points = n_importance_samples or _N_ELBO_POINTS
+    n_features = rows.X.shape[1]
+    points = standard_normal_points(n_points, vae.n_components).to(vae.device)
+    n_rows = max(1, _BLOCK_FEATURES // (min(n_points, _N_ELBO_POINTS) * n_features))
+    blocks = points.split(max(1, _BLOCK_FEATURES // (n_rows * n_features)))
+    bounds = []
+    with torch.inference_mode():
+        for x in rows.chunks(n_rows):
+            if n_importance_samples is None:
+                bound = sum(vae.elbo(x, block) * (len(block) / n_points) for block in blocks)
+            else:
+                weights = torch.cat([vae.importance_weights(x, block) for block in blocks], dim=1)
+                bound = weights.logsumexp(1) - math.log(n_points)
+            bounds.append(bound.double().cpu().numpy())
+    return np.concatenate(bounds) - n_features * log_scale
+
+
+class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
+    """Base class of the VAE transformers.
+
+    A subclass has a signature, a docstring, and three methods: `_learn_units` for the units its likelihood works in,
+    `_check_values` for the data it accepts, and `_make_vae` for its networks and its likelihood.
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        "n_components": [Interval(Integral, 1, 21201, closed="both")],  # as far as Sobol points go
+        "encoder": [StrOptions({"auto", "dense", "conv"}), torch.nn.Module],
+        "decoder": [StrOptions({"dense"}), torch.nn.Module],
+        "hidden_layer_sizes": [tuple, list, Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "image_shape": [tuple, list, None],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "clip_value": [Interval(Real, 0, None, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "device": [str, Integral, torch.device],
+        "verbose": ["verbose"],
+    }
+
+    # Whether mapped values are clipped to [0, 1] on their way to the networks.
+    _clip = False
+
+    @abstractmethod
+    def _learn_units(self, X, index):
+        """Return the shift and the scale of the units in which the likelihood works, from the rows `index` of `X`."""
+
+    @abstractmethod
+    def _check_values(self, X, shift, scale, *, name, resume):
+        """Raise ValueError for data that cannot be used; `resume` says that it is to train a fitted model further."""
+
+    @abstractmethod
+    def _make_vae(self, n_features, generator):
+        """Return an untrained VAE on the CPU, its weights drawn from `generator`."""
+
+    # Fitting
+
+    @validation.all_or_nothing
+    @with_callbacks
+    @validation._fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, *, X_val=None):
+        """Fit the autoencoder to the rows of `X`.
+
+        When it raises, also on Ctrl-C, the estimator is as it was before the call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data of any real dtype. It is neither copied nor changed: minibatches are converted to float32
+            one at a time, so integer arrays and memory maps stay as they are.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        X_val : array-like of shape (n_val_samples, n_features), default=None
+            Validation data. Its ELBO is recorded after each epoch. With early stopping it takes the place of a part
+            of `X`.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            When `X`, `X_val` or a parameter is not valid, or when training diverges.
+        """
+        resume = self.warm_start and hasattr(self, "module_")
+        X = validation.check_rows(self, X, reset=not resume)
+        if X_val is not None:
+            X_val = validation.check_rows(self, X_val, reset=False, name="X_val")
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        # A callback that scores does so only when there is a target.
+        hook_arguments = {"X": X, "y": (lambda: np.zeros(len(X))) if y is None else y}
+        context.call_on_fit_task_begin(estimator=self, **hook_arguments)
+        self._train(X, X_val, resume=resume, context=context, hook_arguments=hook_arguments)
+        context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
+        return self
+
+    @validation.all_or_nothing
+    @validation._fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Train for one epoch on `X`, going on from what was fitted before.
+
+        The first call learns the units of the data from `X`; later calls keep them. The optimiser goes on from call
+        to call. When it raises, the estimator is as it was before the call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data of any real dtype, for example a part of a stream.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            When `X` or a parameter is not valid, or when training diverges.
+        """
+        resume = hasattr(self, "module_")
+        X = validation.check_rows(self, X, reset=not resume)
+        self._train(X, None, resume=resume)
+        return self
+
+    def _train(self, X, X_val, *, resume, context=None, hook_arguments=None):
+        """Train for `fit`, which has a callback context, or for `partial_fit`, which has none; then set the results."""
+        incremental = context is None
+        n_epochs = 1 if incremental else self.max_iter
+        device = validation.resolve_device(self.device)
+        init_seed, split_seed, shuffle_seed, noise_seed = validation.spawn_seeds(self.random_state, 4)
+
+        index = val_index = stopping = None
+        if self.early_stopping and not incremental:
+            stopping = EarlyStopping(self.n_iter_no_change, self.tol)
+            if X_val is None:
+                index, val_index = self._split(len(X), split_seed)
+
+        shift, scale = (self.shift_, self.scale_) if resume else self._learn_units(X, index)
+        self._check_values(X, shift, scale, name="X", resume=resume)
+        rows = validation.Rows(X, shift, scale, clip=self._clip, index=index, device=device)
+        val_rows = None
+        if X_val is not None:
+            self._check_values(X_val, shift, scale, name="X_val", resume=False)
+            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device)
+        elif val_index is not None:
+            val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
+
+        module = self._make_vae(X.shape[1], torch.Generator().manual_seed(init_seed))
+        history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
+        if resume:
+            self._copy_weights(module)
+            history = {name: list(values) for name, values in {"loss": self.loss_curve_, **self.history_}.items()}
+        module.to(device)
+        trainer = Trainer(
+            module,
+            learning_rate=self.learning_rate_init,
+            batch_size=self.batch_size,
+            clip_value=self.clip_value,
+            shuffle_generator=torch.Generator().manual_seed(shuffle_seed),
+            noise_generator=torch.Generator(device).manual_seed(noise_seed),
+        )
+        if incremental and hasattr(self, "_training_state"):
+            trainer.load_state(self._training_state)
+
+        log_scale = math.log(scale)
+        if val_rows is not None:
+            history.setdefault("validation_elbo", [math.nan] * len(history["elbo"]))
+
+        def summarize(terms):
+            log_likelihood = terms["log_likelihood"] - X.shape[1] * log_scale
+            kl = terms["kl"]
+            summary = {"loss": self.beta * kl - log_likelihood, "elbo": log_likelihood - kl}
+            if "validation_elbo" in history:
+                summary["validation_elbo"] = math.nan if val_rows is None else validate()
+            return {**summary, "log_likelihood": log_likelihood, "kl": kl}
+
+        def validate():
+            elbo = float(_lower_bounds(module, val_rows, log_scale).mean())
+            if not math.isfinite(elbo):
+                raise ValueError(f"The ELBO of the validation data is {elbo}; look for extreme values in it.")
+            return elbo
+
+        def fitted():
+            curves = {name: list(values) for name, values in history.items()}
+            return {
+                "module_": copy.deepcopy(module),
+                "shift_": shift,
+                "scale_": scale,
+                "n_iter_": len(history["loss"]),
+                "loss_curve_": curves.pop("loss"),
+                "history_": curves,
+                "validation_scores_": curves["validation_elbo"] if stopping else None,
+                "best_validation_score_": stopping.best_score if stopping else None,
+            }
+
+        monitor = _EpochMonitor(self, context, history, n_epochs, fitted, hook_arguments)
+        stopped = trainer.run(
+            rows,
+            n_epochs,
+            history=history,
+            summarize=summarize,
+            early_stopping=stopping,
+            on_epoch_begin=monitor.begin,
+            on_epoch_end=monitor.end,
+        )
+        if stopping is not None and not stopped:
+            warnings.warn(
+                f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO was still "
+                f"rising. Raise max_iter, or n_iter_no_change and tol to your needs.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        vars(self).update(fitted(), module_=module)
+        vars(self).pop("_training_state", None)
+        if incremental:
+            self._training_state = trainer.state()
+
+    def _split(self, n_samples, seed):
+        """Return the rows to train on and the rows to validate on."""
+        n_validation = math.ceil(self.validation_fraction * n_samples)
+        if n_validation >= n_samples:
+            raise ValueError(
+                f"early_stopping=True sets aside validation_fraction={self.validation_fraction} of the rows, which "
+                f"leaves none of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, "
+                f"or X_val."
+            )
+        order = np.random.RandomState(seed).permutation(n_samples)
+        return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+
+    def _copy_weights(self, module):
+        """Give `module` the fitted weights."""
+        try:
+            module.load_state_dict(self.module_.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(self).__name__} cannot go on from its fitted weights, because a parameter that shapes the "
+                f"networks has changed since (n_components, encoder, decoder, hidden_layer_sizes or image_shape). "
+                f"Put it back, or start anew with warm_start=False and fit. {error}"
+            ) from error
+
+    # Inference
+
+    def transform(self, X):
+        """Return the mean of the posterior q(z | x) of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data of any real dtype.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components), float32
+            Latent means. The same array gives the same bits each time.
+
+        Raises
+        ------
+        ValueError
+            When `X` is not valid.
+        """
+        return self.posterior(X)[0]
+
+    def posterior(self, X):
+        """Return mean and standard deviation of the posterior q(z | x) of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data of any real dtype.
+
+        Returns
+        -------
+        mean, std : ndarray of shape (n_samples, n_components), float32
+            The parameters of the posterior, a normal distribution with independent components.
+
+        Raises
+        ------
+        ValueError
+            When `X` is not valid.
+        """
+        rows = self._fitted_rows(X)
+        mean = np.empty((len(rows), self.module_.n_components), np.float32)
+        std = np.empty_like(mean)
+        start = 0
+        with torch.inference_mode():
+            for x in rows.chunks(max(1, _BLOCK_FEATURES // self.n_features_in_)):
+                stop = start + len(x)
+                block_mean, block_std = self.module_.posterior(x)
+                mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()
+                start = stop
+        self._check_finite(mean, "The posterior mean")
+        self._check_finite(std, "The posterior standard deviation")
+        return mean, std
+
+    def inverse_transform(self, Z):
+        """Return the mean of p(x | z) for each latent row, in the units of the training data.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+            Latent rows.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), float32
+            Means of the likelihood.
+
+        Raises
+        ------
+        ValueError
+            When `Z` is not valid.
+        """
+        validation.check_is_fitted(self)
+        return self._decode(validation.check_latent(Z, self.module_.n_components))
+
+    def sample(self, n_samples=1, *, random_state=None, observation_noise=False):
+        """Generate rows from the model: z from the prior N(0, I), decoded.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws; None takes a new one each time.
+        observation_noise : bool, default=False
+            Whether to draw from p(x | z) instead of returning its mean.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), float32
+            Generated rows, in the units of the training data.
+
+        Raises
+        ------
+        ValueError
+            When `n_samples` is not a positive integer.
+        """
+        validation.check_is_fitted(self)
+        validation.check_positive_integer(n_samples, "n_samples")
+        latent_seed, noise_seed = validation.spawn_seeds(random_state, 2)
+        generator = torch.Generator().manual_seed(latent_seed)
+        Z = torch.randn(n_samples, self.module_.n_components, generator=generator).numpy()
+        return self._decode(Z, torch.Generator().manual_seed(noise_seed) if observation_noise else None)
+
+    def score_samples(self, X, *, n_importance_samples=None):
+        r"""Return a lower bound on the log density of each row.
+
+        The bound is a density in the units of the data: with x = shift + scale * u for the units u in which the
+        likelihood works, log p(x) = log p(u) - n_features * log(scale). All rows share one fixed set of
+        standard-normal points, so that the result is deterministic and each row's is its own.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data of any real dtype.
+        n_importance_samples : int, default=None
+            None gives the evidence lower bound, with the exact KL term and the expected log likelihood over 16
+            points. A number K gives the importance-weighted bound, which is tighter, the more so the larger K [1]_.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float32
+            Lower bounds on log p(x), in nats.
+
+        Raises
+        ------
+        ValueError
+            When `X` or `n_importance_samples` is not valid.
+
+        References
+        ----------
+        .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+        """
+        rows = self._fitted_rows(X)
+        if n_importance_samples is not None:
+            validation.check_positive_integer(n_importance_samples, "n_importance_samples")
+        scores = _lower_bounds(self.module_, rows, math.log(self.scale_), n_importance_samples)
+        self._check_finite(scores, "The score")
+        return scores.astype(np.float32)
+
+    def score(self, X, y=None):
+        """Return the mean ELBO of the rows of `X`, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data of any real dtype.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        score : float
+            Mean of `score_samples`.
+        """
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    def _fitted_rows(self, X):
+        """Return `X`, checked against the fitted model, as rows to feed to its networks."""
+        validation.check_is_fitted(self)
+        X = validation.check_rows(self, X, reset=False)
+        self._check_values(X, self.shift_, self.scale_, name="X", resume=False)
+        return validation.Rows(X, self.shift_, self.scale_, clip=self._clip, device=self.module_.device)
+
+    def _decode(self, Z, generator=None):
+        X = np.empty((len(Z), self.n_features_in_), np.float32)
+        step = max(1, _BLOCK_FEATURES // self.n_features_in_)
+        with torch.inference_mode():
+            for start in range(0, len(Z), step):
+                z = torch.from_numpy(Z[start : start + step]).to(self.module_.device)
+                decoded = self.module_.decode(z, generator).cpu().numpy()
+                X[start : start + step] = decoded * np.float64(self.scale_) + self.shift_
+        self._check_finite(X, "The decoded mean")
+        return X
+
+    def _check_finite(self, values, what):
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+            raise ValueError(
+                f"{what} is not finite for row {row}: its values are out of proportion to the training data, which "
+                f"{type(self).__name__} maps by (x - {self.shift_:.6g}) / {self.scale_:.6g}. Look for extreme values."
+            )
+
+    # Facts about the estimator
+
+    @property
+    def _n_features_out(self):
+        return self.module_.n_components
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,440 @@
+"""The two estimators: signature, documentation, networks and likelihood of each."""
+
+import numpy as np
+
+from skvae import _validation as validation
+from skvae._base import BaseVAETransformer
+from skvae._networks import make_decoder, make_encoder
+from skvae._validation import Interval, Real
+from skvae._vae import VAE, ContinuousBernoulliLikelihood, NormalLikelihood
+
+__all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
+
+
+def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, activation):
+    """Return an untrained VAE with the networks that the parameters of `estimator` ask for.
+
+    Parameters
+    ----------
+    estimator : BaseVAETransformer
+        The owner of the parameters.
+    n_features : int
+        Number of features of the data.
+    generator : torch.Generator
+        The source of the initial weights.
+    likelihood : Likelihood
+        p(x | z), which says how many outputs the decoder has.
+    posterior_scale : {"log_variance", "softplus"}
+        How the encoder gives the posterior's standard deviation.
+    activation : {"relu", "sigmoid"}
+        Activation of the decoder's hidden layers.
+
+    Returns
+    -------
+    VAE
+        On the CPU.
+    """
+    hidden_layer_sizes = validation.layer_sizes(estimator.hidden_layer_sizes)
+    encoder = make_encoder(
+        estimator.encoder,
+        n_features,
+        2 * estimator.n_components,
+        image_shape=validation.image_dimensions(estimator.image_shape, n_features),
+        hidden_layer_sizes=hidden_layer_sizes,
+        dropout=estimator.dropout,
+        generator=generator,
+    )
+    decoder = make_decoder(
+        estimator.decoder,
+        estimator.n_components,
+        likelihood.n_parameters * n_features,
+        hidden_layer_sizes=hidden_layer_sizes,
+        activation=activation,
+        dropout=estimator.dropout,
+        generator=generator,
+    )
+    return VAE(
+        encoder,
+        decoder,
+        likelihood,
+        n_components=int(estimator.n_components),
+        posterior_scale=posterior_scale,
+        beta=float(estimator.beta),
+    )
+
+
+class NormalVAETransformer(BaseVAETransformer):
+    r"""Variational autoencoder with a normal likelihood, as a transformer.
+
+    The model [1]_ is
+
+    .. math::
+
+        z \sim N(0, I), \qquad x \mid z \sim N(m(z), \mathrm{diag}\, s(z)^2), \qquad
+        q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2),
+
+    where networks give :math:`m, s` (the decoder) and :math:`\mu, \sigma` (the encoder). They are trained to raise the
+    evidence lower bound, :math:`\mathrm{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, N(0, I))`. `transform` returns
+    :math:`\mu(x)`. The likelihood works on data that one shift and one scale, the mean and the standard deviation of
+    all training entries, have standardised; what comes out is in the units of the data.
+
+    Parameters
+    ----------
+    n_components : int, default=20
+        Number of latent components.
+    encoder : {"auto", "dense", "conv"} or torch.nn.Module, default="dense"
+        ``"dense"`` is a fully connected network with ReLU. ``"conv"`` puts a convolution of 32 filters of 3 x 3 and a
+        2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
+        or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
+        (batch, n_features) to (batch, 2 * n_components): posterior means, then log variances. It is a
+        template: `fit` starts from its weights and trains a copy.
+    decoder : {"dense"} or torch.nn.Module, default="dense"
+        ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
+        (batch, n_components) to (batch, 2 * n_features): means, then raw scales. It is a template as
+        well.
+    hidden_layer_sizes : int or sequence of int, default=(128,)
+        Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
+    dropout : float, default=0.0
+        Probability in [0, 1) with which a dense hidden unit is zeroed in training.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
+        square number of features for a square image.
+    min_scale : float, default=0.3
+        Lower bound of the decoder's standard deviations, in units of the standard deviation of all training entries.
+        It bounds the density where a feature is constant, and sets how fine a detail is worth latent information.
+    beta : float, default=1.0
+        Weight of the KL term in training. It has no part in `score`.
+    learning_rate_init : float, default=1e-3
+        Step size of Adam.
+    batch_size : int, default=128
+        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
+    max_iter : int, default=200
+        Number of epochs; with early stopping the largest number.
+    clip_value : float, default=2.0
+        Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
+    early_stopping : bool, default=False
+        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows that early stopping sets aside, when `fit` gets no `X_val`.
+    n_iter_no_change : int, default=10
+        Number of epochs in a row without an improvement after which early stopping stops.
+    tol : float, default=1e-4
+        The rise in the validation ELBO, in nats per row, that counts as an improvement.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
+        global generators of NumPy and torch are neither read nor changed.
+    device : str, int or torch.device, default="auto"
+        Where to compute: ``"auto"`` is CUDA when there is one and the CPU otherwise.
+    verbose : int or bool, default=0
+        Whether to print a line for each epoch: the ELBO, its two terms, seconds taken and seconds left.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained autoencoder.
+    shift_, scale_ : float
+        The units in which the likelihood works: ``(x - shift_) / scale_``.
+    n_iter_ : int
+        Number of epochs trained.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in `fit`, when they are all strings.
+    loss_curve_ : list of float
+        The training objective of each epoch, ``beta * kl - log_likelihood``, in nats per row in the units of the data.
+    history_ : dict of str to list of float
+        By epoch, in nats per row in the units of the data: ``"elbo"``, ``"log_likelihood"`` and ``"kl"`` on the
+        training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
+        without it).
+    validation_scores_ : list of float or None
+        The validation ELBO of each epoch, with early stopping.
+    best_validation_score_ : float or None
+        The largest of them: the score of the weights that were kept.
+
+    See Also
+    --------
+    ContinuousBernoulliVAETransformer : For data in a bounded range.
+    sklearn.decomposition.PCA : The linear method to compare with.
+    sklearn.decomposition.FactorAnalysis : The exact linear model with a scale for each feature.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae import NormalVAETransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> vae = NormalVAETransformer(n_components=8, max_iter=5, random_state=0).fit(X)
+    >>> vae.transform(X).shape
+    (1797, 8)
+    >>> vae.sample(3, random_state=0).shape
+    (3, 64)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **BaseVAETransformer._parameter_constraints,
+        "min_scale": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        n_components=20,
+        *,
+        encoder="dense",
+        decoder="dense",
+        hidden_layer_sizes=(128,),
+        dropout=0.0,
+        image_shape=None,
+        min_scale=0.3,
+        beta=1.0,
+        learning_rate_init=1e-3,
+        batch_size=128,
+        max_iter=200,
+        clip_value=2.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.encoder = encoder
+        self.decoder = decoder
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.image_shape = image_shape
+        self.min_scale = min_scale
+        self.beta = beta
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.clip_value = clip_value
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def _learn_units(self, X, index):
+        return validation.mean_and_std(X, index)
+
+    def _check_values(self, X, shift, scale, *, name, resume):
+        validation.extent(X, name=name)
+
+    def _make_vae(self, n_features, generator):
+        return make_vae(
+            self,
+            n_features,
+            generator,
+            likelihood=NormalLikelihood(float(self.min_scale)),
+            posterior_scale="log_variance",
+            activation="sigmoid",
+        )
+
+
+class ContinuousBernoulliVAETransformer(BaseVAETransformer):
+    r"""Variational autoencoder with a continuous Bernoulli likelihood, as a transformer.
+
+    The model is
+
+    .. math::
+
+        z \sim N(0, I), \qquad x \mid z \sim \mathrm{CB}(\lambda(z)), \qquad
+        q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2),
+
+    for data in a bounded range, which is mapped to [0, 1]. The continuous Bernoulli [1]_ has the density
+    :math:`p(x) \propto \lambda^x (1 - \lambda)^{1 - x}` on [0, 1], normalised, which a Bernoulli likelihood of
+    continuous data is not. `inverse_transform` and `sample` return its mean, which is not :math:`\lambda`.
+
+    Parameters
+    ----------
+    n_components : int, default=20
+        Number of latent components.
+    encoder : {"auto", "dense", "conv"} or torch.nn.Module, default="auto"
+        ``"dense"`` is a fully connected network with ReLU. ``"conv"`` puts a convolution of 32 filters of 3 x 3 and a
+        2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
+        or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
+        (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard deviation. It is a
+        template: `fit` starts from its weights and trains a copy.
+    decoder : {"dense"} or torch.nn.Module, default="dense"
+        ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
+        (batch, n_components) to (batch, n_features): the logits. It is a template as
+        well.
+    hidden_layer_sizes : int or sequence of int, default=(512, 512)
+        Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
+    dropout : float, default=0.1
+        Probability in [0, 1) with which a dense hidden unit is zeroed in training.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
+        square number of features for a square image.
+    data_range : tuple of two floats, default=None
+        (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
+        the training data, to which later values are clipped; in training that goes on from a fitted model
+        (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error.
+    beta : float, default=1.0
+        Weight of the KL term in training. It has no part in `score`.
+    learning_rate_init : float, default=1e-3
+        Step size of Adam.
+    batch_size : int, default=128
+        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
+    max_iter : int, default=200
+        Number of epochs; with early stopping the largest number.
+    clip_value : float, default=2.0
+        Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
+    early_stopping : bool, default=False
+        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows that early stopping sets aside, when `fit` gets no `X_val`.
+    n_iter_no_change : int, default=10
+        Number of epochs in a row without an improvement after which early stopping stops.
+    tol : float, default=1e-4
+        The rise in the validation ELBO, in nats per row, that counts as an improvement.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
+        global generators of NumPy and torch are neither read nor changed.
+    device : str, int or torch.device, default="auto"
+        Where to compute: ``"auto"`` is CUDA when there is one and the CPU otherwise.
+    verbose : int or bool, default=0
+        Whether to print a line for each epoch: the ELBO, its two terms, seconds taken and seconds left.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained autoencoder.
+    shift_, scale_ : float
+        The units in which the likelihood works: ``(x - shift_) / scale_``.
+    n_iter_ : int
+        Number of epochs trained.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in `fit`, when they are all strings.
+    loss_curve_ : list of float
+        The training objective of each epoch, ``beta * kl - log_likelihood``, in nats per row in the units of the data.
+    history_ : dict of str to list of float
+        By epoch, in nats per row in the units of the data: ``"elbo"``, ``"log_likelihood"`` and ``"kl"`` on the
+        training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
+        without it).
+    validation_scores_ : list of float or None
+        The validation ELBO of each epoch, with early stopping.
+    best_validation_score_ : float or None
+        The largest of them: the score of the weights that were kept.
+
+    See Also
+    --------
+    NormalVAETransformer : For unbounded data.
+    skvae.distributions.ContinuousBernoulli : The distribution.
+
+    References
+    ----------
+    .. [1] G. Loaiza-Ganem and J. P. Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational
+       autoencoders", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae import ContinuousBernoulliVAETransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> vae = ContinuousBernoulliVAETransformer(8, data_range=(0, 16), max_iter=2, random_state=0).fit(X)
+    >>> vae.inverse_transform(vae.transform(X)).shape
+    (1797, 64)
+    """
+
+    _parameter_constraints: dict = {  # noqa: RUF012
+        **BaseVAETransformer._parameter_constraints,
+        "data_range": [tuple, list, None],
+    }
+
+    _clip = True
+
+    def __init__(
+        self,
+        n_components=20,
+        *,
+        encoder="auto",
+        decoder="dense",
+        hidden_layer_sizes=(512, 512),
+        dropout=0.1,
+        image_shape=None,
+        data_range=None,
+        beta=1.0,
+        learning_rate_init=1e-3,
+        batch_size=128,
+        max_iter=200,
+        clip_value=2.0,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.encoder = encoder
+        self.decoder = decoder
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.image_shape = image_shape
+        self.data_range = data_range
+        self.beta = beta
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.clip_value = clip_value
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def _learn_units(self, X, index):
+        if self.data_range is not None:
+            low, high = validation.bounds(self.data_range, "data_range")
+        else:
+            low, high = validation.extent(X, index)
+        return low, high - low or 1.0
+
+    def _check_values(self, X, shift, scale, *, name, resume):
+        low, high = shift, shift + scale
+        smallest, largest = validation.extent(X, name=name)
+        rounding = 4 * float(np.finfo(np.float32).eps) * scale
+        inside = low - rounding <= smallest and largest <= high + rounding
+        if inside or (self.data_range is None and not resume):
+            return
+        culprit = smallest if smallest < low - rounding else largest
+        if self.data_range is None:
+            raise ValueError(
+                f"{name} contains {culprit:.6g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
+                f"was fitted on; training on it would lose data. Give data_range=(low, high) for the range of all data."
+            )
+        raise ValueError(
+            f"{name} contains {culprit:.6g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
+            f"the data_range that holds all of it."
+        )
+
+    def _make_vae(self, n_features, generator):
+        return make_vae(
+            self,
+            n_features,
+            generator,
+            likelihood=ContinuousBernoulliLikelihood(),
+            posterior_scale="softplus",
+            activation="relu",
+        )

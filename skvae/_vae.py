@@ -1,0 +1,258 @@
+"""The variational autoencoder: encoder, decoder and likelihood make a posterior, its bounds and a generator."""
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from skvae import distributions
+
+__all__ = ["VAE", "ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "standard_normal_points"]
+
+# The smallest standard deviation a softplus posterior can have; keeps its logarithm finite.
+_SMALLEST_STD = 1e-6
+
+
+class Likelihood(Protocol):
+    """What a likelihood p(x | z) offers; the decoder's output holds its parameters.
+
+    Attributes
+    ----------
+    n_parameters : int
+        Number of decoder outputs for one feature. The output is ``(..., n_parameters * n_features)``, all values of
+        the first parameter first.
+    """
+
+    n_parameters: int
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return log p(x | z), summed over the features: ``(...)`` for x of shape ``(..., n_features)``."""
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of p(x | z), ``(..., n_features)``."""
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw from p(x | z), ``(..., n_features)``."""
+
+
+class NormalLikelihood:
+    r"""Independent normal features with a mean and a scale each, :math:`s = s_{\min} + \log(1 + \exp(r))`.
+
+    Parameters
+    ----------
+    min_scale : float
+        The lower bound :math:`s_{\min}` of every scale; it bounds the density.
+    """
+
+    n_parameters = 2
+
+    def __init__(self, min_scale: float) -> None:
+        self.min_scale = min_scale
+
+    def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        location, raw = parameters.float().chunk(2, dim=-1)
+        return location, self.min_scale + softplus(raw)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return log p(x | z), summed over the features."""
+        location, scale = self._location_and_scale(parameters)
+        constant = 0.5 * math.log(2 * math.pi) * x.shape[-1]
+        return -(0.5 * ((x - location) / scale).square() + scale.log()).sum(-1) - constant
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the location."""
+        return self._location_and_scale(parameters)[0]
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return location + scale * noise."""
+        location, scale = self._location_and_scale(parameters)
+        noise = torch.randn(location.shape, generator=generator, device=generator.device)
+        return location + scale * noise.to(location.device)
+
+
+class ContinuousBernoulliLikelihood:
+    """Independent continuous Bernoulli features on [0, 1], each with its logit."""
+
+    n_parameters = 1
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return log p(x | z), summed over the features."""
+        return distributions.log_prob(parameters, x).sum(-1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of the distribution, which is not sigmoid(logit)."""
+        return self._distribution(parameters).mean
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the quantiles of uniform draws."""
+        uniform = torch.rand(parameters.shape, generator=generator, device=generator.device)
+        return self._distribution(parameters).icdf(uniform.to(parameters.device))
+
+    @staticmethod
+    def _distribution(parameters: Tensor) -> distributions.ContinuousBernoulli:
+        return distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+
+
+def standard_normal_points(n_points: int, n_components: int) -> Tensor:
+    """Return a fixed set of scrambled Sobol points, mapped to N(0, I): ``(n_points, n_components)`` in float32."""
+    engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
+    uniform = engine.draw(n_points, dtype=torch.float64)
+    # The points are multiples of 2^-30: half a step keeps them off 0 and 1.
+    return torch.special.ndtri(uniform + 2.0**-31).float()
+
+
+class VAE(nn.Module):
+    r"""Variational autoencoder with prior N(0, I) and posterior N(m(x), diag s(x)^2).
+
+    Its training objective is the mean over the rows of
+
+    .. math::
+
+        \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z)) - \mathrm{E}_{q(z \mid x)} \log p(x \mid z),
+
+    with one draw of z for each row [1]_.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Maps ``(batch, n_features)`` and a generator to ``(batch, 2 * n_components)``: posterior means, then raw
+        scales.
+    decoder : nn.Module
+        Maps ``(batch, n_components)`` and a generator to ``(batch, likelihood.n_parameters * n_features)``.
+    likelihood : Likelihood
+        p(x | z).
+    n_components : int
+        Number of latent components.
+    posterior_scale : {"log_variance", "softplus"}
+        What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
+    beta : float, default=1.0
+        Weight of the KL term.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        *,
+        n_components: int,
+        posterior_scale: str,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.n_components = n_components
+        self.posterior_scale = posterior_scale
+        self.beta = beta
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("encoder", "decoder", "likelihood", "n_components", "posterior_scale", "beta")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        VAE.__init__(self, **state)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def posterior(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
+        mean, raw = self.encoder(x, generator).float().chunk(2, dim=1)
+        std = (raw / 2).exp() if self.posterior_scale == "log_variance" else softplus(raw) + _SMALLEST_STD
+        return mean, std
+
+    @staticmethod
+    def kl(mean: Tensor, std: Tensor) -> Tensor:
+        """Return KL(N(mean, std^2) || N(0, I)) of each row, in nats: ``(batch,)`` [1]_, appendix B."""
+        return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
+
+    def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective on a batch, and its two terms summed over the rows in float64.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, n_features)
+            A minibatch.
+        generator : torch.Generator
+            The source of the noise and of dropout, on the device of `x`.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+            Mean over the rows, with its graph.
+        terms : dict of str to Tensor
+            ``"log_likelihood"`` and ``"kl"``, detached.
+        """
+        mean, std = self.posterior(x, generator)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        log_likelihood = self.likelihood.log_prob(x, self.decoder(mean + std * noise, generator))
+        kl = self.kl(mean, std)
+        terms = {"log_likelihood": log_likelihood, "kl": kl}
+        loss = (self.beta * kl - log_likelihood).mean()
+        return loss, {name: term.detach().sum(dtype=torch.float64) for name, term in terms.items()}
+
+    def _log_likelihood_at(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return log p(x | z), ``(batch, n_points)``, for z of shape ``(batch, n_points, n_components)``."""
+        parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return self.likelihood.log_prob(x[:, None], parameters)
+
+    def elbo(self, x: Tensor, points: Tensor) -> Tensor:
+        """Return the evidence lower bound of each row, in nats.
+
+        The KL term is exact; the expected log likelihood is a mean over `points`.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, n_features)
+            Rows.
+        points : Tensor of shape (n_points, n_components)
+            Standard-normal points, the same for every row.
+
+        Returns
+        -------
+        Tensor of shape (batch,)
+            The bound.
+        """
+        mean, std = self.posterior(x)
+        z = mean[:, None] + std[:, None] * points
+        return self._log_likelihood_at(x, z).mean(1) - self.kl(mean, std)
+
+    def importance_weights(self, x: Tensor, points: Tensor) -> Tensor:
+        r"""Return the log weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, n_features)
+            Rows.
+        points : Tensor of shape (n_points, n_components)
+            Standard-normal points, the same for every row.
+
+        Returns
+        -------
+        Tensor of shape (batch, n_points)
+            The logarithm of their mean over k is the importance-weighted bound [1]_.
+
+        References
+        ----------
+        .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
+        """
+        mean, std = self.posterior(x)
+        z = mean[:, None] + std[:, None] * points
+        log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
+        return self._log_likelihood_at(x, z) + log_prior_ratio
+
+    def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean of p(x | z), or with a generator a draw from it: ``(batch, n_features)``."""
+        parameters = self.decoder(z)
+        return self.likelihood.mean(parameters) if generator is None else self.likelihood.sample(parameters, generator)

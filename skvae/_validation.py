@@ -1,0 +1,255 @@
+"""From what the user hands in to what the networks take: arrays, image shapes, seeds and devices.
+
+The only module that imports scikit-learn's private API.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+__all__ = [
+    "Integral",
+    "Interval",
+    "Real",
+    "Rows",
+    "StrOptions",
+    "_fit_context",
+    "all_or_nothing",
+    "bounds",
+    "check_is_fitted",
+    "check_latent",
+    "check_positive_integer",
+    "check_rows",
+    "extent",
+    "image_dimensions",
+    "layer_sizes",
+    "mean_and_std",
+    "resolve_device",
+    "spawn_seeds",
+]
+
+_CHUNK_ENTRIES = 1 << 16
+
+
+def all_or_nothing(method):
+    """Decorate a fitting method so that the estimator is as it was before when the method raises."""
+
+    @functools.wraps(method)
+    def guarded(estimator, *args, **kwargs):
+        before = dict(vars(estimator))
+        try:
+            return method(estimator, *args, **kwargs)
+        except BaseException:
+            vars(estimator).clear()
+            vars(estimator).update(before)
+            raise
+
+    return guarded
+
+
+def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
+    """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
+    array = check_array(X, estimator=estimator, input_name=name)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {array.dtype}; numbers are expected. Convert it, for example to float32.")
+    return array
+
+
+def check_latent(Z, n_components: int) -> np.ndarray:
+    """Return `Z` as a float32 array of `n_components` columns."""
+    Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
+    if Z.shape[1] != n_components:
+        raise ValueError(f"Z has {Z.shape[1]} columns, but the model has {n_components} latent components.")
+    return Z
+
+
+def check_positive_integer(value, name: str) -> None:
+    """Raise ValueError unless `value` is a positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+
+
+class Rows:
+    """Rows of a numeric array as float32 tensors of ``(x - shift) / scale``, converted when they are asked for.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Any real dtype and memory layout. It is neither copied nor changed.
+    shift, scale : float
+        The affine map. It is applied in float64 for dtypes that float32 cannot hold, so that large offsets and tiny
+        or huge scales lose nothing before the rounding to float32.
+    clip : bool, default=False
+        Whether to clip mapped values to [0, 1].
+    index : ndarray of int, default=None
+        The rows to keep; None keeps all.
+    device : torch.device, default=None
+        Where the tensors go.
+    """
+
+    def __init__(self, X, shift, scale, *, clip=False, index=None, device=None):
+        self.X, self.shift, self.scale = X, shift, scale
+        self.clip, self.index, self.device = clip, index, device
+        self._dtype = np.result_type(X.dtype, np.float32)
+
+    def __len__(self) -> int:
+        return len(self.X) if self.index is None else len(self.index)
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        rows = rows if isinstance(rows, slice) else rows.numpy()
+        block = np.array(self.X[rows if self.index is None else self.index[rows]], dtype=self._dtype, order="C")
+        block -= self._dtype.type(self.shift)
+        block /= self._dtype.type(self.scale)
+        block = block.astype(np.float32, copy=False)
+        if self.clip:
+            np.clip(block, 0, 1, out=block)
+        return torch.from_numpy(block).to(self.device)
+
+    def chunks(self, n_rows: int) -> Iterator[torch.Tensor]:
+        """Yield all rows in order, at most `n_rows` at a time."""
+        for start in range(0, len(self), n_rows):
+            yield self[start : start + n_rows]
+
+
+def _raw_chunks(X: np.ndarray, index: np.ndarray | None) -> Iterator[np.ndarray]:
+    n_samples = len(X) if index is None else len(index)
+    step = max(1, _CHUNK_ENTRIES // X.shape[1])
+    for start in range(0, n_samples, step):
+        rows = slice(start, start + step)
+        yield X[rows if index is None else index[rows]]
+
+
+def extent(X: np.ndarray, index: np.ndarray | None = None, name: str = "X") -> tuple[float, float]:
+    """Return the smallest and the largest entry, both within float32.
+
+    Raises
+    ------
+    ValueError
+        When an entry is too large for float32.
+    """
+    bounds = [(chunk.min(), chunk.max()) for chunk in _raw_chunks(X, index)]
+    low, high = float(min(low for low, _ in bounds)), float(max(high for _, high in bounds))
+    largest = max(low, high, key=abs)
+    if abs(largest) > np.finfo(np.float32).max:
+        raise ValueError(
+            f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
+        )
+    return low, high
+
+
+def mean_and_std(X: np.ndarray, index: np.ndarray | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation of all entries, in float64; a standard deviation of 1 for constant data."""
+    low, high = extent(X, index)
+    spread = high - low
+    n_entries = (len(X) if index is None else len(index)) * X.shape[1]
+    mean = math.fsum(np.sum(chunk, dtype=np.float64) for chunk in _raw_chunks(X, index)) / n_entries
+    if spread <= 4 * np.finfo(np.float64).eps * max(abs(low), abs(high)):
+        return mean, 1.0
+    squares = (np.square((chunk - np.float64(mean)) / spread).sum() for chunk in _raw_chunks(X, index))
+    return mean, spread * math.sqrt(math.fsum(squares) / n_entries)
+
+
+def image_dimensions(image_shape, n_features: int) -> tuple[int, int, int] | None:
+    """Return (height, width, channels) of one row, or None when it is not known to be an image.
+
+    Parameters
+    ----------
+    image_shape : tuple of int or None
+        (height, width) or (height, width, channels). None takes a square number of at least 4 x 4 features for a
+        square image of one channel.
+    n_features : int
+        The length of one row.
+
+    Raises
+    ------
+    ValueError
+        When `image_shape` is not two or three positive integers whose product is `n_features`.
+    """
+    if image_shape is None:
+        side = math.isqrt(n_features)
+        return (side, side, 1) if side >= 4 and side * side == n_features else None
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise ValueError(
+            f"image_shape must be (height, width) or (height, width, channels), all positive integers; "
+            f"got {image_shape!r}."
+        )
+    if math.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={image_shape!r} describes {math.prod(shape)} features, but X has {n_features} features."
+        )
+    height, width, *channels = (int(n) for n in shape)
+    return height, width, *(channels or (1,))
+
+
+def layer_sizes(hidden_layer_sizes) -> tuple[int, ...]:
+    """Return the parameter `hidden_layer_sizes`, an integer or a sequence of them, as a tuple.
+
+    Raises
+    ------
+    ValueError
+        When an entry is not a positive integer.
+    """
+    sizes = (hidden_layer_sizes,) if isinstance(hidden_layer_sizes, Integral) else tuple(hidden_layer_sizes)
+    for size in sizes:
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"hidden_layer_sizes must hold positive integers; got {hidden_layer_sizes!r}.")
+    return tuple(map(int, sizes))
+
+
+def bounds(pair, name: str) -> tuple[float, float]:
+    """Return the pair (low, high) as floats.
+
+    Raises
+    ------
+    ValueError
+        Unless it is two finite numbers, the first smaller than the second.
+    """
+    numbers = tuple(pair)
+    valid = len(numbers) == 2 and all(isinstance(n, Real) and math.isfinite(n) for n in numbers)
+    if not valid or not numbers[0] < numbers[1]:
+        raise ValueError(f"{name} must be (low, high), two finite numbers with low < high; got {pair!r}.")
+    return float(numbers[0]), float(numbers[1])
+
+
+def spawn_seeds(random_state, n_seeds: int) -> list[int]:
+    """Return `n_seeds` seeds drawn from `random_state`.
+
+    None draws them from the operating system rather than from NumPy's global generator, which no call of this
+    library changes.
+    """
+    if random_state is None:
+        return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
+    if isinstance(random_state, Integral):
+        random_state = np.random.RandomState(random_state)
+    return [int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=n_seeds)]
+
+
+def resolve_device(device) -> torch.device:
+    """Return the torch device for the parameter `device`, known to work.
+
+    Raises
+    ------
+    ValueError
+        When torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]} "
+            f"Choose 'auto', 'cpu' or a device that torch finds on this machine."
+        ) from error
+    return resolved

@@ -1,0 +1,384 @@
+"""The continuous Bernoulli distribution, accurate for every logit in float32 and in float64."""
+
+import math
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torch.distributions import ExponentialFamily, constraints
+from torch.distributions.kl import register_kl
+from torch.distributions.utils import broadcast_all, lazy_property
+
+__all__ = ["ContinuousBernoulli"]
+
+# Bernoulli numbers B_2, B_4, ..., B_24.
+_BERNOULLI = [
+    *(Fraction(1, 6), Fraction(-1, 30), Fraction(1, 42), Fraction(-1, 30), Fraction(5, 66)),
+    *(Fraction(-691, 2730), Fraction(7, 6), Fraction(-3617, 510), Fraction(43867, 798)),
+    *(Fraction(-174611, 330), Fraction(854513, 138), Fraction(-236364091, 2730)),
+]
+
+# A(e) = e / 2 + sum_k B_2k / (2k (2k)!) e^2k converges for |e| < 2 pi; its derivatives give the mean,
+# 1/2 + sum_k B_2k / (2k)! e^(2k - 1), and the variance. They are used for |e| < 1, where the closed forms cancel.
+_MEAN_SERIES = [float(b / math.factorial(2 * k)) for k, b in enumerate(_BERNOULLI, 1)]
+_VARIANCE_SERIES = [(2 * k - 1) * c for k, c in enumerate(_MEAN_SERIES, 1)]
+_EXPM1_SERIES = [1 / math.factorial(k + 1) for k in range(19)]
+
+# Six terms of the mean's series reach float32, second derivatives included.
+_FLOAT32_TERMS = 6
+
+
+def _polynomial(coefficients: list[float], x: Tensor) -> Tensor:
+    """Return ``coefficients[0] + coefficients[1] x + ...`` by Horner's rule."""
+    value = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    return value
+
+
+def _series(coefficients: list[float], x: Tensor) -> Tensor:
+    return _polynomial(coefficients if x.dtype == torch.float64 else coefficients[:_FLOAT32_TERMS], x)
+
+
+def _branches(e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the logits at 1: the mask of the small ones, and a harmless argument for either branch."""
+    small = e.abs() < 1
+    return small, torch.where(small, e, 0), torch.where(small, 1, e)
+
+
+def _mean(e: Tensor) -> Tensor:
+    """Return A'(e), the mean."""
+    small, near, far = _branches(e)
+    lower = _lower_mean(far.abs())
+    return torch.where(
+        small, 0.5 + near * _series(_MEAN_SERIES, near * near), torch.where(far > 0, 1 - lower, lower)
+    )
+
+
+def _lower_mean(a: Tensor) -> Tensor:
+    """Return A'(-a) for a >= 1: 1 / a - 1 / (exp(a) - 1), which keeps its digits when it is tiny."""
+    return a.reciprocal() - (-a).exp() / -torch.expm1(-a)
+
+
+def _far_deviation(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 / a and the factor that makes it the standard deviation for a >= 1.
+
+    A''(e) = 1 / a^2 - exp(-a) / (1 - exp(-a))^2 = (1 - t^2) / a^2, where t never overflows.
+    """
+    t = a * (-a / 2).exp() / -torch.expm1(-a)
+    return a.reciprocal(), 1 - t * t
+
+
+def _variance(e: Tensor) -> Tensor:
+    """Return A''(e), the variance."""
+    small, near, far = _branches(e)
+    scale, factor = _far_deviation(far.abs())
+    return torch.where(small, _series(_VARIANCE_SERIES, near * near), scale * scale * factor)
+
+
+def _stddev(e: Tensor) -> Tensor:
+    """Return the square root of A''(e); its gradient survives where the variance underflows."""
+    small, near, far = _branches(e)
+    scale, factor = _far_deviation(far.abs())
+    return torch.where(small, _series(_VARIANCE_SERIES, near * near).sqrt(), scale * factor.sqrt())
+
+
+class _LogProb(torch.autograd.Function):
+    """log p(x | e) = e x - A(e), with its gradient in the logits, x - A'(e), computed on the way.
+
+    Both are written for the distance from x to the likelier end of [0, 1], so that neither cancels.
+    """
+
+    @staticmethod
+    def forward(ctx, e: Tensor, x: Tensor) -> Tensor:
+        a = e.abs()
+        m = -torch.expm1(-a)
+        distance = torch.where(e > 0, 1 - x, x)
+        # log A(-a), where (1 - exp(-a)) / a = 1 - a / 2 + O(a^2) would be 0 / 0.
+        log_mass = torch.where(a < 1e-8, 1 - a / 2, m / a).log()
+        small, near, _ = _branches(e)
+        lower = a.reciprocal() - (1 - m) / m
+        slope = torch.where(
+            small,
+            (x - 0.5) - near * _series(_MEAN_SERIES, near * near),
+            torch.where(e > 0, lower - distance, distance - lower),
+        )
+        ctx.save_for_backward(e, x, slope)
+        return -a * distance - log_mass
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,) = grads
+        e, x, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the backward pass is itself differentiated
+            slope = x - _mean(e)
+        return (
+            grad * slope if ctx.needs_input_grad[0] else None,
+            grad * e if ctx.needs_input_grad[1] else None,
+        )
+
+
+def log_prob(e: Tensor, x: Tensor) -> Tensor:
+    """Return the log density of the continuous Bernoulli with finite logits `e` at `x`, element by element.
+
+    Parameters
+    ----------
+    e : Tensor
+        Logits, finite; any shape that broadcasts with `x`.
+    x : Tensor
+        Points of [0, 1]. They are not checked.
+
+    Returns
+    -------
+    Tensor
+        ``e * x - A(e)`` in nats, in the wider of the two dtypes and at least in float32: automatic mixed precision
+        does not reach into it.
+    """
+    dtype = torch.promote_types(torch.promote_types(e.dtype, x.dtype), torch.float32)
+    e, x = torch.broadcast_tensors(e.to(dtype), x.to(dtype))
+    return _LogProb.apply(e, x)  # type: ignore[no-untyped-call]
+
+
+def _cdf_upward(a: Tensor, w: Tensor) -> Tensor:
+    """Return the cdf at w for the logit a >= 1: (exp(a w) - 1) / (exp(a) - 1) without overflow."""
+    return (-a * (1 - w)).exp() * torch.expm1(-a * w) / torch.expm1(-a)
+
+
+def _quantile_slope(e: Tensor, x: Tensor) -> Tensor:
+    """Return the derivative in e of the quantile x = F^-1(u; e) at fixed u.
+
+    It is -(dF/de) / p = x (1 - exp(-e x)) / (e x) (A'(e) - x A'(e x)); for |e| >= 1, with w the distance from x to
+    the unlikelier end, (w - F(w; |e|)) / |e|.
+    """
+    small, near, far = _branches(e)
+    t = near * x
+    series = _MEAN_SERIES if e.dtype == torch.float64 else _MEAN_SERIES[:_FLOAT32_TERMS]
+    difference, power, x_power = 0.5 * (1 - x), near, x * x
+    for coefficient in series:
+        difference = difference + coefficient * power * (1 - x_power)
+        power, x_power = power * near * near, x_power * x * x
+    a = far.abs()
+    w = torch.where(far > 0, 1 - x, x)
+    return torch.where(
+        small, x * _polynomial(_EXPM1_SERIES, -t) * difference, (w - _cdf_upward(a, w)) * a.reciprocal()
+    )
+
+
+class _Cdf(torch.autograd.Function):
+    """F(x; e) = (exp(e x) - 1) / (exp(e) - 1)."""
+
+    @staticmethod
+    def forward(ctx, e: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(e, x)
+        a = e.abs()
+        downward = torch.expm1(-a * x) / torch.expm1(-a)
+        value = torch.where(e > 0, downward * (-a * (1 - x)).exp(), downward)
+        return torch.where(a < 1e-20, x, value)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        e, x = ctx.saved_tensors
+        density = _LogProb.apply(e, x).exp()
+        return -grad * density * _quantile_slope(e, x), grad * density
+
+
+class _Icdf(torch.autograd.Function):
+    """The inverse of `_Cdf` in x; u and 1 - u are both carried, since one of them holds the digits."""
+
+    @staticmethod
+    def forward(ctx, e: Tensor, u: Tensor) -> Tensor:
+        a = e.abs()
+        v, complement = torch.where(e > 0, 1 - u, u), torch.where(e > 0, u, 1 - u)
+        mass = v * -torch.expm1(-a)
+        log = torch.where(mass < 0.5, torch.log1p(-mass), torch.logaddexp(complement.log(), v.log() - a))
+        w = torch.where(a < 1e-20, v, -log / a).clamp(0, 1)
+        x = torch.where(e > 0, 1 - w, w)
+        ctx.save_for_backward(e, x)
+        return x
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,) = grads
+        e, x = ctx.saved_tensors
+        return (
+            grad * _quantile_slope(e, x) if ctx.needs_input_grad[0] else None,
+            grad * (-_LogProb.apply(e, x)).exp() if ctx.needs_input_grad[1] else None,
+        )
+
+
+def _entropy(e: Tensor) -> Tensor:
+    """Return A(e) - e A'(e), an even function, on the side where neither term is large."""
+    r = torch.where(e.abs() < 1, e, -e.abs())
+    return -log_prob(r, torch.zeros_like(r)) - r * _mean(r)
+
+
+class ContinuousBernoulli(ExponentialFamily):
+    r"""Continuous Bernoulli distribution on [0, 1], right for every logit.
+
+    With the logit :math:`e = \log(\lambda / (1 - \lambda))` of the parameter :math:`\lambda`, it is the exponential
+    family
+
+    .. math::
+
+        p(x \mid e) = \exp(e x - A(e)), \qquad A(e) = \log \frac{\exp(e) - 1}{e}, \qquad x \in [0, 1],
+
+    with mean :math:`A'(e)` and variance :math:`A''(e)` [1]_. The mean is not :math:`\lambda`. Near :math:`e = 0` the
+    closed forms are 0 / 0 and give way to their Taylor series; elsewhere they are written so that nothing cancels.
+    In float32 every method is accurate to 2e-6 for logits in [-500, 500], relative to the true value or absolute
+    where that is below 1; in float64 to 1e-12. No finite logit gives NaN, first and second derivatives included.
+
+    Parameters
+    ----------
+    probs : Tensor or float, default=None
+        The parameter :math:`\lambda` in [0, 1]. Give either `probs` or `logits`.
+    logits : Tensor or float, default=None
+        The natural parameter :math:`e`. Infinite logits are point masses at 0 and 1.
+    validate_args : bool, default=None
+        Whether to check parameters and values; None follows ``Distribution.set_default_validate_args``.
+
+    Raises
+    ------
+    ValueError
+        When both or neither of `probs` and `logits` are given, or one is outside its domain.
+
+    References
+    ----------
+    .. [1] G. Loaiza-Ganem and J. P. Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational
+       autoencoders", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae.distributions import ContinuousBernoulli
+    >>> ContinuousBernoulli(logits=torch.tensor(-100.0)).mean
+    tensor(0.0100)
+    """
+
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    support = constraints.unit_interval
+    has_rsample = True
+    _mean_carrier_measure = 0
+
+    def __init__(
+        self,
+        probs: Tensor | float | None = None,
+        logits: Tensor | float | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        if (probs is None) == (logits is None):
+            raise ValueError("Give either `probs` or `logits`, and not both.")
+        if probs is not None:
+            (self.probs,) = broadcast_all(probs)
+        else:
+            (self.logits,) = broadcast_all(logits)
+        super().__init__(self._param.shape, validate_args=validate_args)
+
+    @property
+    def _param(self) -> Tensor:
+        return self.__dict__["probs"] if "probs" in self.__dict__ else self.logits
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """The natural parameter e."""
+        return torch.logit(self.probs)
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        """The parameter lambda = sigmoid(e); not the mean."""
+        return torch.sigmoid(self.logits)
+
+    @property
+    def _finite_logits(self) -> Tensor:
+        """The logits with infinities brought to the largest finite number, whose distribution is a point in practice."""
+        limits = torch.finfo(self.logits.dtype)
+        return self.logits.clamp(limits.min, limits.max)
+
+    def expand(self, batch_shape, _instance=None):
+        """Return the distribution with its parameters expanded to `batch_shape`."""
+        new = self._get_checked_instance(ContinuousBernoulli, _instance)
+        batch_shape = torch.Size(batch_shape)
+        for name in ("probs", "logits"):
+            if name in self.__dict__:
+                setattr(new, name, self.__dict__[name].expand(batch_shape))
+        super(ContinuousBernoulli, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean A'(e)."""
+        return _mean(self.logits)
+
+    @property
+    def mode(self) -> Tensor:
+        """The end of [0, 1] where the density is largest, 0.5 for the uniform distribution."""
+        return 0.5 + 0.5 * self.logits.sign()
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance A''(e)."""
+        return _variance(self._finite_logits)
+
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviation."""
+        return _stddev(self._finite_logits)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density e x - A(e) at `value`, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        density = log_prob(self._finite_logits, value)
+        point = torch.where(value == (self.logits > 0), torch.inf, -torch.inf).to(density.dtype)
+        return torch.where(self.logits.isinf(), point, density)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the cumulative distribution function at `value`."""
+        if self._validate_args:
+            self._validate_sample(value)
+        e, value = self._with_logits(value)
+        return _Cdf.apply(e, value.clamp(0, 1))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantile at the probability `value` in [0, 1]."""
+        if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
+            raise ValueError("The argument of icdf is a probability: every value must lie in [0, 1].")
+        return _Icdf.apply(*self._with_logits(value))
+
+    def rsample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+        """Return reparametrised samples: the quantiles of uniform draws from torch's global generator."""
+        shape = self._extended_shape(sample_shape)
+        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+        """Return samples without gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def entropy(self) -> Tensor:
+        """Return the differential entropy A(e) - e A'(e), in nats; at most 0."""
+        return torch.where(self.logits.isinf(), -torch.inf, _entropy(self._finite_logits))
+
+    def _with_logits(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        e = self._finite_logits
+        dtype = torch.promote_types(e.dtype, value.dtype)
+        e, value = torch.broadcast_tensors(e.to(dtype), value.to(dtype))
+        return e, value
+
+    @property
+    def _natural_params(self) -> tuple[Tensor]:
+        return (self.logits,)
+
+    def _log_normalizer(self, *natural_params: Tensor) -> Tensor:
+        (e,) = natural_params
+        return -log_prob(e, torch.zeros_like(e))
+
+
+@register_kl(ContinuousBernoulli, ContinuousBernoulli)
+def _kl_continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> Tensor:
+    """KL(p || q) = -H(p) - log q(E_p x), taken from the end of [0, 1] that p prefers."""
+    e, f = broadcast_all(p._finite_logits, q._finite_logits)
+    flip = e >= 1
+    e, f = torch.where(flip, -e, e), torch.where(flip, -f, f)
+    return -_entropy(e) - log_prob(f, _mean(e))
