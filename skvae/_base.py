@@ -215,6 +215,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         self._train(X, None, resume=resume)
         return self
 
+    @torch.inference_mode(False)
     def _train(self, X, X_val, *, resume, context=None, hook_arguments=None):
         """Train for `fit`, which has a callback context, or for `partial_fit`, which has none; then set the results."""
         incremental = context is None
@@ -298,8 +299,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         )
         if stopping is not None and not stopped:
             warnings.warn(
-                f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO was still "
-                f"rising. Raise max_iter, or n_iter_no_change and tol to your needs.",
+                f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO had not "
+                f"stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -432,7 +433,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         validation.check_positive_integer(n_samples, "n_samples")
         latent_seed, noise_seed = validation.spawn_seeds(random_state, 2)
         generator = torch.Generator().manual_seed(latent_seed)
-        Z = torch.randn(n_samples, self.module_.n_components, generator=generator).numpy()
+        Z = torch.randn(n_samples, self.module_.n_components, generator=generator, dtype=torch.float32).numpy()
         return self._decode(Z, torch.Generator().manual_seed(noise_seed) if observation_noise else None)
 
     def score_samples(self, X, *, n_importance_samples=None):
@@ -500,7 +501,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         step = max(1, _BLOCK_FEATURES // self.n_features_in_)
         with torch.inference_mode():
             for start in range(0, len(Z), step):
-                z = torch.from_numpy(Z[start : start + step]).to(self.module_.device)
+                z = torch.tensor(Z[start : start + step], device=self.module_.device)
                 decoded = self.module_.decode(z, generator).cpu().numpy()
                 X[start : start + step] = decoded * np.float64(self.scale_) + self.shift_
         self._check_finite(X, "The decoded mean")

@@ -185,7 +185,7 @@ def _make_template(name: str, module: nn.Module, n_inputs: int, n_outputs: int) 
     device = next((p.device for p in template.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            output = template(torch.zeros(2, n_inputs, device=device))
+            output = template(torch.zeros(2, n_inputs, device=device, dtype=torch.float32))
     except Exception as error:
         raise ValueError(f"{contract}; on zeros of shape (2, {n_inputs}) it raised {error!r}.") from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

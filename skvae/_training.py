@@ -54,6 +54,13 @@ class EarlyStopping:
         module.load_state_dict(self._best_weights)
 
 
+def _divergence(epoch: int, what: str) -> ValueError:
+    return ValueError(
+        f"Training diverged in epoch {epoch}: {what}. Try a smaller learning_rate_init or clip_value, look for extreme "
+        f"values in the data, and if a module of your own is in use, check that its output is finite."
+    )
+
+
 class Trainer:
     """Adam on a module's loss, an epoch at a time.
 
@@ -140,6 +147,9 @@ class Trainer:
                 break
         if early_stopping is not None:
             early_stopping.restore(self.module)
+        # A loss that is finite says that the weights before the last step were; these are the ones after it.
+        if not all(bool(value.isfinite().all()) for value in self.module.state_dict().values()):
+            raise _divergence(epoch, "its last step left weights that are not finite")
         return stop
 
     def run_epoch(self, rows: Batches, epoch: int) -> dict[str, float]:
@@ -153,15 +163,8 @@ class Trainer:
                     totals[name] = totals[name] + term if name in totals else term
         self.module.eval()
         means = {name: float(total) / len(rows) for name, total in totals.items()}
-        finite_weights = all(bool(p.isfinite().all()) for p in self.module.state_dict().values())
-        if not (finite_weights and all(map(math.isfinite, means.values()))):
-            terms = ", ".join(f"{name} {mean:g}" for name, mean in means.items())
-            weights = "finite" if finite_weights else "not finite"
-            raise ValueError(
-                f"Training diverged in epoch {epoch}: {terms}; the weights are {weights}. Try a smaller "
-                f"learning_rate_init or clip_value, look for extreme values in the data, and if a module of your own "
-                f"is in use, check that its output is finite."
-            )
+        if not all(map(math.isfinite, means.values())):
+            raise _divergence(epoch, ", ".join(f"{name} {mean:g}" for name, mean in means.items()))
         return means
 
     def _step(self, batch: Tensor) -> dict[str, Tensor]:

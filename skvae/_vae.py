@@ -68,7 +68,7 @@ class NormalLikelihood:
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return location + scale * noise."""
         location, scale = self._location_and_scale(parameters)
-        noise = torch.randn(location.shape, generator=generator, device=generator.device)
+        noise = torch.randn(location.shape, generator=generator, device=generator.device, dtype=torch.float32)
         return location + scale * noise.to(location.device)
 
 
@@ -87,7 +87,7 @@ class ContinuousBernoulliLikelihood:
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return the quantiles of uniform draws."""
-        uniform = torch.rand(parameters.shape, generator=generator, device=generator.device)
+        uniform = torch.rand(parameters.shape, generator=generator, device=generator.device, dtype=torch.float32)
         return self._distribution(parameters).icdf(uniform.to(parameters.device))
 
     @staticmethod
@@ -195,7 +195,7 @@ class VAE(nn.Module):
             ``"log_likelihood"`` and ``"kl"``, detached.
         """
         mean, std = self.posterior(x, generator)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=torch.float32)
         log_likelihood = self.likelihood.log_prob(x, self.decoder(mean + std * noise, generator))
         kl = self.kl(mean, std)
         terms = {"log_likelihood": log_likelihood, "kl": kl}

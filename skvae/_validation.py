@@ -57,11 +57,12 @@ def all_or_nothing(method):
 
 def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
-    array = check_array(X, estimator=estimator, input_name=name)
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}; numbers are expected. Convert it, for example to float32.")
-    return array
+    if name != "X":  # validate_data calls everything X
+        check_array(X, input_name=name)
+    X = validate_data(estimator, X, reset=reset)
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
+    return X
 
 
 def check_latent(Z, n_components: int) -> np.ndarray:

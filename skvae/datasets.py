@@ -2,8 +2,8 @@
 
 import gzip
 import hashlib
+import importlib.util
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,8 @@ def _read(path, magic, shape, digest):
 
 def _download(folder):
     """Fetch the data from OpenML and keep it in `folder` as idx files, each whole or not there at all."""
-    data, target = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, parser="liac-arff")
+    parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
+    data, target = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, parser=parser)
     pixels, labels = np.asarray(data).astype(np.uint8), np.asarray(target).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     start = 0
@@ -107,14 +108,12 @@ def _download(folder):
                     f"What OpenML delivered as Fashion-MNIST is not the published data: {name} differs. Nothing of it "
                     f"was kept. Put the four idx files into {folder} by hand."
                 )
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}-", delete=False) as file:
-                try:
-                    file.write(content)
-                    file.close()
-                    os.replace(file.name, folder / name)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
+            part = folder / f"{name}.{os.getpid()}.part"
+            try:
+                part.write_bytes(content)
+                part.replace(folder / name)
+            finally:
+                part.unlink(missing_ok=True)
         start = stop
 
 

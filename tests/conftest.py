@@ -1,0 +1,84 @@
+"""Fixtures shared by the tests."""
+
+import hashlib
+import os
+import pickle
+
+# scikit-learn's array API checks run only where SciPy was imported with this.
+os.environ["SCIPY_ARRAY_API"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+QUICK = {
+    NormalVAETransformer: {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0},
+    ContinuousBernoulliVAETransformer: {
+        "n_components": 3,
+        "hidden_layer_sizes": (16,),
+        "max_iter": 4,
+        "random_state": 0,
+    },
+}
+
+
+def make(estimator_class, **parameters):
+    """Return an estimator that is quick to fit."""
+    return estimator_class(**{**QUICK[estimator_class], **parameters})
+
+
+def bits(estimator, X):
+    """Return what a fitted estimator computes, as bytes."""
+    outputs = (
+        *estimator.posterior(X),
+        estimator.score_samples(X),
+        estimator.inverse_transform(estimator.transform(X)),
+        estimator.sample(3, random_state=0, observation_noise=True),
+    )
+    return b"".join(output.tobytes() for output in outputs)
+
+
+def global_random_state():
+    """Return the state of the global generators of NumPy and torch."""
+    numpy_state = pickle.dumps(np.random.get_state())
+    torch_state = torch.get_rng_state().numpy().tobytes()
+    return hashlib.sha256(numpy_state).hexdigest(), hashlib.sha256(torch_state).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits, 300 images of 64 pixels from 0 to 16."""
+    X, _ = load_digits(return_X_y=True)
+    X = X[:300].copy()
+    X.flags.writeable = False
+    return X
+
+
+@pytest.fixture(params=[NormalVAETransformer, ContinuousBernoulliVAETransformer])
+def estimator_class(request):
+    """Each of the two estimators."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fitted_estimators(digits):
+    """One fitted estimator of each class; not to be changed."""
+    return {cls: make(cls).fit(digits) for cls in QUICK}
+
+
+@pytest.fixture
+def fitted(estimator_class, fitted_estimators):
+    """A fitted estimator of each class; not to be changed."""
+    return fitted_estimators[estimator_class]
+
+
+@pytest.fixture(autouse=True)
+def _global_generators_untouched(request):
+    """No test sees the global generators change, unless it says that it does so itself."""
+    before = global_random_state()
+    yield
+    if "draws_globally" not in request.keywords:
+        assert global_random_state() == before, "a global random generator was used"

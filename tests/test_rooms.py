@@ -1,0 +1,72 @@
+"""Data flows one way: a module imports only from the rooms above its own."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skvae
+
+PACKAGE = Path(skvae.__file__).parent
+
+# Module: the modules of skvae and the third-party packages that it may import.
+ROOMS = {
+    "_validation": (set(), {"numpy", "sklearn", "torch"}),
+    "distributions": (set(), {"torch"}),
+    "_networks": (set(), {"torch", "numpy"}),
+    "_vae": ({"distributions"}, {"torch"}),
+    "_training": (set(), {"torch", "numpy"}),
+    "_base": ({"_validation", "distributions", "_vae", "_training"}, {"numpy", "sklearn", "torch"}),
+    "_transformers": (
+        {"_validation", "_base", "_networks", "_vae", "distributions"},
+        {"numpy", "sklearn", "torch"},
+    ),
+    "datasets": (set(), {"numpy", "sklearn"}),
+    "__init__": ({"_transformers", "distributions", "datasets"}, set()),
+}
+
+
+def imports(path):
+    """Yield the dotted names that a file imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            if node.module == "skvae":
+                yield from (f"skvae.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_only_from_above(path):
+    own, third_party = ROOMS[path.stem]
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "skvae":
+            assert rest.split(".")[0] in own, f"{path.name} must not import {name}"
+        elif top not in sys.stdlib_module_names:
+            assert top in third_party, f"{path.name} must not import {name}"
+        private = top == "sklearn" and any(part.startswith("_") for part in name.split("."))
+        assert not private or path.stem == "_validation", f"only _validation.py may import {name}"
+
+
+def test_importing_skvae_is_free_of_optional_packages():
+    code = """
+import sys, torch, sklearn.callback, sklearn.datasets
+before = set(sys.modules)
+import skvae, skvae.datasets, skvae.distributions
+print(*sorted({"matplotlib", "pandas", "polars", "rich"} & (set(sys.modules) - before)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
+def test_public_names_exist():
+    for path in PACKAGE.glob("[!_]*.py"):
+        module = __import__(f"skvae.{path.stem}", fromlist=["__all__"])
+        assert all(hasattr(module, name) for name in module.__all__)
+    assert all(hasattr(skvae, name) for name in skvae.__all__)
