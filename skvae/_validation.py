@@ -140,7 +140,7 @@ def extent(X: np.ndarray, index: np.ndarray | None = None, name: str = "X") -> t
     bounds = [(chunk.min(), chunk.max()) for chunk in _raw_chunks(X, index)]
     low, high = float(min(low for low, _ in bounds)), float(max(high for _, high in bounds))
     largest = max(low, high, key=abs)
-    if abs(largest) > np.finfo(np.float32).max:
+    if abs(largest) > float(np.finfo(np.float32).max):
         raise ValueError(
             f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
         )
@@ -148,13 +148,13 @@ def extent(X: np.ndarray, index: np.ndarray | None = None, name: str = "X") -> t
 
 
 def mean_and_std(X: np.ndarray, index: np.ndarray | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of all entries, in float64; a standard deviation of 1 for constant data."""
+    """Return mean and standard deviation of all entries, computed in float64; the deviation of a constant is 1."""
     low, high = extent(X, index)
     spread = high - low
+    if spread == 0:
+        return low, 1.0
     n_entries = (len(X) if index is None else len(index)) * X.shape[1]
     mean = math.fsum(np.sum(chunk, dtype=np.float64) for chunk in _raw_chunks(X, index)) / n_entries
-    if spread <= 4 * np.finfo(np.float64).eps * max(abs(low), abs(high)):
-        return mean, 1.0
     squares = (np.square((chunk - np.float64(mean)) / spread).sum() for chunk in _raw_chunks(X, index))
     return mean, spread * math.sqrt(math.fsum(squares) / n_entries)
 

@@ -1,0 +1,463 @@
+"""What the two estimators do: shapes, units, input of every kind, stopping, going on, and failing well."""
+
+import copy
+import pickle
+import signal
+import threading
+import time
+import tracemalloc
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from conftest import bits, make
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+
+def test_shapes_and_dtypes(fitted, digits):
+    mean, std = fitted.posterior(digits)
+    assert mean.shape == std.shape == (300, 3)
+    assert (std > 0).all()
+    assert fitted.transform(digits).tobytes() == mean.tobytes()
+    assert fitted.inverse_transform(mean).shape == digits.shape
+    assert fitted.sample().shape == (1, 64)
+    assert fitted.score_samples(digits).shape == (300,)
+    outputs = (mean, std, fitted.inverse_transform(mean), fitted.sample(2), fitted.score_samples(digits))
+    assert {output.dtype for output in outputs} == {np.dtype("float32")}
+    score = fitted.score(digits)
+    assert type(score) is float
+    assert score == pytest.approx(fitted.score_samples(digits).mean())
+
+
+def test_fitted_attributes(fitted):
+    assert fitted.n_iter_ == len(fitted.loss_curve_) == 4
+    assert set(fitted.history_) == {"elbo", "log_likelihood", "kl"}
+    for elbo, log_likelihood, kl, loss in zip(
+        *(fitted.history_[name] for name in ("elbo", "log_likelihood", "kl")), fitted.loss_curve_, strict=True
+    ):
+        assert elbo == pytest.approx(log_likelihood - kl)
+        assert loss == pytest.approx(-elbo)
+    assert fitted.loss_curve_[-1] < fitted.loss_curve_[0]
+    assert fitted.n_features_in_ == 64
+    assert fitted.validation_scores_ is fitted.best_validation_score_ is None
+
+
+def test_batching_and_order_do_not_matter(fitted, digits):
+    order = np.random.RandomState(0).permutation(len(digits))
+    for method in (fitted.transform, fitted.score_samples):
+        whole = method(digits)
+        np.testing.assert_allclose(method(digits[order]), whole[order], rtol=1e-5, atol=1e-5)
+        rows = np.concatenate([method(digits[i : i + 1]) for i in range(20)])
+        np.testing.assert_allclose(rows, whole[:20], rtol=1e-5, atol=1e-5)
+
+
+LAYOUTS = {
+    "lists": lambda X, folder: X.tolist(),
+    "fortran": lambda X, folder: np.asfortranarray(X),
+    "reversed twice": lambda X, folder: np.ascontiguousarray(X[::-1])[::-1],
+    "strided": lambda X, folder: np.repeat(X, 2, axis=1)[:, ::2],
+    "big-endian": lambda X, folder: X.astype(">f8"),
+    "longdouble": lambda X, folder: X.astype(np.longdouble),
+    "object": lambda X, folder: X.astype(object),
+    "int64": lambda X, folder: X.astype(np.int64),
+    "DataFrame": lambda X, folder: pd.DataFrame(X),
+    "memmap": lambda X, folder: _memmap(X, folder / "X.dat"),
+}
+
+
+def _memmap(X, path):
+    X.tofile(path)
+    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_bits(estimator_class, digits, layout, tmp_path):
+    X = LAYOUTS[layout](digits, tmp_path)
+    fitted = make(estimator_class, max_iter=2).fit(X)
+    assert fitted.transform(X).tobytes() == make(estimator_class, max_iter=2).fit(digits).transform(digits).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "float16", "float32"])
+def test_every_dtype_gives_the_same_latents(estimator_class, digits, dtype):
+    X = digits.astype(dtype)
+    before = X.copy()
+    from_floats = make(estimator_class, max_iter=2).fit(digits).transform(digits)
+    np.testing.assert_allclose(make(estimator_class, max_iter=2).fit(X).transform(X), from_floats, atol=1e-4)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_boolean_data(estimator_class, digits):
+    assert make(estimator_class).fit(digits > 8).transform(digits > 8).shape == (300, 3)
+
+
+def test_integers_are_converted_a_minibatch_at_a_time(estimator_class):
+    X = np.random.RandomState(0).randint(0, 255, size=(16000, 1024), dtype=np.uint8)
+    estimator = make(estimator_class, encoder="dense", max_iter=1)
+    tracemalloc.start()
+    estimator.fit(X).transform(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # NumPy's allocations; a copy in float32 would be four times the data.
+    assert peak < X.nbytes / 3
+
+
+def test_units_of_the_data(digits):
+    """A density in the data's own units: rescaling by c changes log p by exactly n_features * log(c)."""
+    raw = digits * (255 / 16)
+    for estimator_class in (NormalVAETransformer, ContinuousBernoulliVAETransformer):
+        of_raw, of_unit = (make(estimator_class, max_iter=10).fit(X) for X in (raw, raw / 255))
+        difference = of_unit.score_samples(raw / 255).astype(float) - of_raw.score_samples(raw)
+        np.testing.assert_allclose(difference, 64 * np.log(255), rtol=1e-5)
+        np.testing.assert_allclose(of_raw.transform(raw), of_unit.transform(raw / 255), atol=1e-4)
+        Z = of_raw.transform(raw)
+        np.testing.assert_allclose(
+            of_raw.inverse_transform(Z) / 255, of_unit.inverse_transform(Z), rtol=1e-4, atol=1e-5
+        )
+        assert of_raw.history_["elbo"][-1] + 64 * np.log(255) == pytest.approx(of_unit.history_["elbo"][-1], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_extreme_scales(digits, scale):
+    reference = make(NormalVAETransformer).fit(digits).transform(digits)
+    np.testing.assert_allclose(
+        make(NormalVAETransformer).fit(digits * scale).transform(digits * scale), reference, atol=1e-3
+    )
+
+
+def test_a_large_offset_keeps_the_digits(digits):
+    reference = make(NormalVAETransformer).fit(digits).transform(digits)
+    shifted = digits + 1e9
+    np.testing.assert_allclose(make(NormalVAETransformer).fit(shifted).transform(shifted), reference, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -0.1, 1e20, 255])
+def test_constant_data(estimator_class, value):
+    X = np.full((20, 5), value)
+    fitted = make(estimator_class, max_iter=50).fit(X)
+    assert np.isfinite(fitted.score_samples(X)).all()
+    assert fitted.scale_ == 1
+    assert np.isfinite(fitted.sample(3)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (129, 3)])
+def test_small_shapes(estimator_class, shape):
+    X = np.random.RandomState(0).rand(*shape)
+    fitted = make(estimator_class).fit(X)
+    assert fitted.transform(X).shape == (shape[0], 3)
+    assert np.isfinite(fitted.score(X))
+
+
+def test_no_row_is_dropped(estimator_class, digits):
+    """Training sees every row once an epoch, also when the last batch has a single row."""
+    seen = []
+
+    class Recorder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.utils.skip_init(nn.Linear, 64, 6)
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+        def forward(self, x):
+            if self.training:
+                seen.append(x.detach().clone())
+            return self.linear(x)
+
+    make(estimator_class, encoder=Recorder(), batch_size=23, max_iter=1).fit(digits)
+    assert [len(batch) for batch in seen] == [23] * 13 + [1]
+    rows = torch.cat(seen).double().numpy()
+    units = make(estimator_class, max_iter=1).fit(digits)
+    expected = (digits - units.shift_) / units.scale_
+    np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)], atol=1e-6)
+
+
+class TestContinuousBernoulliRange:
+    def test_learned_range_clips_later_values(self, digits):
+        fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
+        assert (fitted.shift_, fitted.scale_) == (0, 16)
+        beyond = digits.copy()
+        beyond[beyond == 16] = 20
+        assert fitted.transform(beyond).tobytes() == fitted.transform(digits).tobytes()
+
+    def test_given_range_is_used_and_enforced(self, digits):
+        fitted = make(ContinuousBernoulliVAETransformer, data_range=(-1, 31)).fit(digits)
+        assert (fitted.shift_, fitted.scale_) == (-1, 32)
+        with pytest.raises(ValueError, match=r"X contains 40, outside data_range=\(-1, 31\)"):
+            fitted.transform(np.full((1, 64), 40))
+
+    def test_given_range_forgives_rounding(self, digits):
+        X = np.clip(digits / 16, None, 1 + 1e-7)
+        X[0, 0], X[0, 1] = 1 + 1e-7, -1e-9
+        make(ContinuousBernoulliVAETransformer, data_range=(0, 1)).fit(X)
+
+    def test_decoded_values_stay_in_the_range(self, digits):
+        fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
+        for X in (
+            fitted.inverse_transform(100 * np.eye(3)),
+            fitted.sample(50, random_state=0, observation_noise=True),
+        ):
+            assert X.min() >= 0 and X.max() <= 16
+
+    def test_inverse_transform_is_the_mean_and_not_lambda(self, digits):
+        fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
+        Z = fitted.transform(digits[:5])
+        with torch.no_grad():
+            logits = fitted.module_.decoder(torch.tensor(Z)).double().numpy()
+        mean = 1 / (1 - np.exp(-logits)) - 1 / logits
+        np.testing.assert_allclose(fitted.inverse_transform(Z), 16 * mean, atol=1e-3)
+
+    @pytest.mark.parametrize("method", ["partial_fit", "fit"])
+    def test_training_on_never_loses_data(self, digits, method):
+        fitted = make(ContinuousBernoulliVAETransformer, warm_start=True).fit(digits)
+        before = bits(fitted, digits)
+        with pytest.raises(ValueError, match=r"X contains 32, outside the range \[0, 16\].*Give data_range"):
+            getattr(fitted, method)(2 * digits)
+        assert bits(fitted, digits) == before
+
+
+class TestSampling:
+    def test_seed(self, fitted):
+        first, second = fitted.sample(5, random_state=3), fitted.sample(5, random_state=3)
+        assert first.tobytes() == second.tobytes() != fitted.sample(5, random_state=4).tobytes()
+
+    def test_observation_noise_has_the_likelihoods_spread(self, fitted):
+        mean = fitted.sample(4000, random_state=0)
+        noisy = fitted.sample(4000, random_state=0, observation_noise=True)
+        noise = (noisy - mean).astype(float)
+        assert noise.std() > 0.1
+        # Same latents: the noise is centred on the mean.
+        assert np.abs(noise.mean(axis=0)).max() < 6 * noise.std() / np.sqrt(4000)
+
+    def test_latents_are_standard_normal(self, digits):
+        class Identity(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.bias = nn.Parameter(torch.zeros(1))
+
+            def forward(self, z):
+                return torch.cat([z, torch.zeros_like(z)], dim=1) + 0 * self.bias
+
+        X = digits[:, 20:23]
+        fitted = make(NormalVAETransformer, decoder=Identity(), max_iter=1).fit(X)
+        Z = (fitted.sample(20000, random_state=0) - fitted.shift_) / fitted.scale_
+        np.testing.assert_allclose(Z.mean(axis=0), 0, atol=0.03)
+        np.testing.assert_allclose(np.cov(Z.T), np.eye(3), atol=0.05)
+
+
+class TestStopping:
+    def test_best_weights_are_kept(self, estimator_class, digits):
+        estimator = make(
+            estimator_class, early_stopping=True, max_iter=300, n_iter_no_change=3, learning_rate_init=0.02
+        )
+        estimator.fit(digits[:200], X_val=digits[200:])
+        assert estimator.n_iter_ < 300
+        assert estimator.validation_scores_ == estimator.history_["validation_elbo"]
+        assert estimator.best_validation_score_ == max(estimator.validation_scores_)
+        assert estimator.best_validation_score_ > estimator.validation_scores_[-1]
+        assert estimator.score(digits[200:]) == pytest.approx(estimator.best_validation_score_, rel=1e-6)
+
+    def test_stops_after_n_iter_no_change(self, estimator_class, digits):
+        estimator = make(estimator_class, early_stopping=True, max_iter=50, n_iter_no_change=4, tol=1e9).fit(digits)
+        assert estimator.n_iter_ == 5
+
+    def test_warns_when_max_iter_comes_first(self, estimator_class, digits):
+        with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+            make(estimator_class, early_stopping=True, max_iter=2).fit(digits)
+
+    def test_no_warning_without_early_stopping(self, estimator_class, digits):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            make(estimator_class, max_iter=2).fit(digits, X_val=digits[:10])
+
+    def test_validation_data_alone_only_records(self, estimator_class, digits):
+        with_val = make(estimator_class).fit(digits, X_val=digits[:50])
+        assert len(with_val.history_["validation_elbo"]) == with_val.n_iter_ == 4
+        assert with_val.history_["validation_elbo"][-1] == pytest.approx(with_val.score(digits[:50]), rel=1e-6)
+        assert with_val.validation_scores_ is None
+        assert bits(with_val, digits) == bits(make(estimator_class).fit(digits), digits)
+
+    def test_split_leaves_validation_rows_out(self, digits):
+        """A row that is set aside must not shape the units."""
+        X = digits[:20].copy()
+        estimators = []
+        for factor in (1, 2):
+            for row in range(20):
+                changed = X.copy()
+                changed[row] *= factor
+                estimator = make(
+                    NormalVAETransformer, early_stopping=True, validation_fraction=0.5, n_iter_no_change=1, tol=1e9
+                )
+                estimators.append(estimator.fit(changed))
+        base = estimators[0].scale_
+        assert sum(estimator.scale_ == base for estimator in estimators[20:]) == 10
+
+
+class TestGoingOn:
+    def test_warm_start_goes_on(self, estimator_class, digits):
+        estimator = make(estimator_class, warm_start=True, max_iter=3).fit(digits)
+        first, score = bits(estimator, digits), estimator.score(digits)
+        estimator.set_params(max_iter=30).fit(digits)
+        assert estimator.n_iter_ == 33 == len(estimator.loss_curve_) == len(estimator.history_["kl"])
+        assert estimator.score(digits) > score
+        assert bits(estimator, digits) != first
+
+    def test_fit_starts_anew_without_warm_start(self, estimator_class, digits):
+        estimator = make(estimator_class).fit(digits)
+        first = bits(estimator, digits)
+        assert bits(estimator.fit(digits), digits) == first
+        assert bits(estimator.fit(digits[:, :10]), digits[:, :10]) != first
+        assert estimator.n_features_in_ == 10
+
+    def test_partial_fit_trains_for_one_epoch(self, estimator_class, digits):
+        estimator = make(estimator_class, max_iter=1, warm_start=True)
+        assert bits(estimator.partial_fit(digits), digits) == bits(make(estimator_class, max_iter=1).fit(digits), digits)
+        for n_iter in range(2, 12):
+            estimator.partial_fit(digits)
+            assert estimator.n_iter_ == n_iter == len(estimator.loss_curve_)
+        assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
+
+    def test_partial_fit_in_a_row_is_fit(self, estimator_class, digits):
+        """The optimiser and the generators go on from call to call."""
+        stream = make(estimator_class)
+        for _ in range(4):
+            stream.partial_fit(digits)
+        assert bits(stream, digits) == bits(make(estimator_class, max_iter=4).fit(digits), digits)
+
+    def test_partial_fit_survives_a_pickle(self, estimator_class, digits):
+        stream = make(estimator_class).partial_fit(digits)
+        copied = pickle.loads(pickle.dumps(stream))
+        assert bits(copied.partial_fit(digits), digits) == bits(stream.partial_fit(digits), digits)
+
+    def test_fit_forgets_the_optimiser(self, estimator_class, digits):
+        estimator = make(estimator_class).partial_fit(digits)
+        size = len(pickle.dumps(estimator))
+        assert len(pickle.dumps(estimator.fit(digits))) < size / 2
+
+    def test_history_stays_aligned(self, estimator_class, digits):
+        estimator = make(estimator_class, max_iter=2, warm_start=True).fit(digits)
+        estimator.fit(digits, X_val=digits[:9]).partial_fit(digits)
+        assert {len(values) for values in estimator.history_.values()} == {5}
+        assert np.isfinite(estimator.history_["validation_elbo"]).tolist() == [False, False, True, True, False]
+
+    def test_a_changed_architecture_is_an_error(self, estimator_class, digits):
+        estimator = make(estimator_class).fit(digits)
+        before = bits(estimator, digits)
+        with pytest.raises(ValueError, match="a parameter that shapes the networks has changed"):
+            estimator.set_params(n_components=5).partial_fit(digits)
+        assert bits(estimator, digits) == before
+
+
+class TestFailingWell:
+    def test_divergence_names_the_epoch_and_the_remedy(self, estimator_class, digits):
+        estimator = make(estimator_class, learning_rate_init=1e30, batch_size=50, max_iter=20)
+        with pytest.raises(ValueError, match=r"diverged in epoch \d+.*smaller learning_rate_init"):
+            estimator.fit(digits)
+        assert not hasattr(estimator, "module_") and not hasattr(estimator, "n_features_in_")
+
+    def test_divergence_leaves_a_fitted_model_alone(self, estimator_class, digits):
+        estimator = make(estimator_class).fit(digits)
+        before = bits(estimator, digits)
+        with pytest.raises(ValueError, match="diverged"):
+            estimator.set_params(learning_rate_init=1e30, batch_size=50, max_iter=20).fit(digits[:, :30])
+        assert bits(estimator, digits) == before
+        for _ in range(20):
+            try:
+                estimator.partial_fit(digits)
+            except ValueError:
+                break
+        assert all(bool(value.isfinite().all()) for value in estimator.module_.state_dict().values())
+
+    def test_a_module_that_returns_nan(self, digits):
+        class Broken(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.utils.skip_init(nn.Linear, 64, 6)
+
+            def forward(self, x):
+                return self.linear(x) * float("nan")
+
+        with pytest.raises(ValueError, match="module of your own"):
+            make(NormalVAETransformer, encoder=Broken()).fit(digits)
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_ctrl_c_leaves_the_estimator_as_it_was(self, estimator_class, digits, method):
+        estimator = make(estimator_class).fit(digits)
+        before, state = bits(estimator, digits), copy.copy(vars(estimator))
+
+        timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            for _ in range(10**6):
+                getattr(estimator.set_params(max_iter=10**6), method)(digits)
+        assert time.monotonic() - start < 10
+        estimator.set_params(max_iter=4)
+        if method == "fit":
+            assert bits(estimator, digits) == before
+            assert vars(estimator).keys() == state.keys()
+        assert np.isfinite(estimator.score(digits))
+
+    def test_extreme_values_at_prediction(self, estimator_class, digits):
+        fitted = make(estimator_class).fit(digits)
+        with pytest.raises(ValueError, match="too large for dtype"):
+            fitted.transform(np.full((1, 64), 1e200))
+        if estimator_class is NormalVAETransformer:
+            with pytest.raises(ValueError, match="not finite for row 1"):
+                fitted.score_samples(np.vstack([digits[0], np.full(64, 1e38)]))
+
+
+class TestModules:
+    @pytest.mark.draws_globally
+    def test_a_template_is_never_changed(self, estimator_class, digits):
+        encoder, decoder = nn.Linear(64, 6), nn.Linear(3, 128 if estimator_class is NormalVAETransformer else 64)
+        weights = [p.detach().clone() for module in (encoder, decoder) for p in module.parameters()]
+        fitted = make(estimator_class, encoder=encoder, decoder=decoder).fit(digits)
+        now = [p for module in (encoder, decoder) for p in module.parameters()]
+        assert all(torch.equal(a, b) for a, b in zip(weights, now, strict=True))
+        assert all(p.grad is None for p in now)
+        assert not torch.equal(fitted.module_.encoder.module.weight, encoder.weight)
+
+    @pytest.mark.draws_globally
+    def test_double_precision_and_dropout_modules(self, estimator_class, digits):
+        encoder = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 6))
+        fitted = make(estimator_class, encoder=encoder.double()).fit(digits)
+        assert bits(pickle.loads(pickle.dumps(fitted)), digits) == bits(fitted, digits)
+
+    def test_pickle_and_deepcopy(self, fitted, digits):
+        for copied in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+            assert bits(copied, digits) == bits(fitted, digits)
+
+    def test_pickle_holds_weights_and_little_else(self, fitted):
+        weights = sum(value.numel() * 4 for value in fitted.module_.state_dict().values())
+        assert len(pickle.dumps(fitted)) < 1.1 * weights + 50_000
+
+    @pytest.mark.parametrize("encoder", ["dense", "conv", "auto"])
+    @pytest.mark.parametrize("image_shape", [None, (8, 8), (4, 16), (4, 4, 4), (2, 16, 2)])
+    def test_every_architecture_under_every_likelihood(self, estimator_class, digits, encoder, image_shape):
+        fitted = make(estimator_class, encoder=encoder, image_shape=image_shape, max_iter=1, dropout=0.1).fit(digits)
+        assert fitted.transform(digits).shape == (300, 3)
+        is_conv = hasattr(fitted.module_.encoder, "convolution")
+        assert is_conv == (encoder != "dense")
+
+
+def test_verbose_prints_a_line_an_epoch(estimator_class, digits, capsys):
+    make(estimator_class, verbose=1, max_iter=3).fit(digits, X_val=digits[:5])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, 1):
+        assert line.startswith(f"epoch {epoch}/3  ELBO ")
+        for part in ("log likelihood", "KL", "validation ELBO", " s left"):
+            assert part in line
+
+
+def test_beta_zero_ignores_the_prior(estimator_class, digits):
+    free, tied = (make(estimator_class, beta=beta, max_iter=60).fit(digits) for beta in (0.0, 20.0))
+    assert free.history_["kl"][-1] > 2 * tied.history_["kl"][-1]
+    assert tied.loss_curve_[-1] == pytest.approx(
+        20 * tied.history_["kl"][-1] - tied.history_["log_likelihood"][-1], rel=1e-6
+    )
