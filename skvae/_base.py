@@ -20,8 +20,8 @@ from skvae._vae import VAE, standard_normal_points
 
 __all__ = ["BaseVAETransformer"]
 
-# Points behind one expected log likelihood. They are scrambled Sobol points, so a few are enough.
-_N_ELBO_POINTS = 16
+# An ELBO takes two points for each component, up to this many components.
+_MOST_WHITE_COMPONENTS = 64
 
 # Features in one block of rows to encode or decode: keeps the widest activations in the tens of megabytes.
 _BLOCK_FEATURES = 1 << 19
@@ -79,22 +79,23 @@ class _EpochMonitor:
         sys.stdout.flush()
 
 
-def _lower_bounds(vae, rows, log_scale, n_importance_samples=None):
-    """Return the ELBO of each row, or the importance-weighted bound, in nats of the data's own units, in float64."""
-    n_points = n_importance_samples or _N_ELBO_POINTS
+def _lower_bounds(vae, rows, log_scale, n_importance_samples=1):
+    """Return the importance-weighted bound of each row, with one sample the ELBO, in nats of the data's own units.
+
+    With few samples the bound is the mean of several groups of that many points, so that there are enough points for
+    their first two moments to be exact.
+    """
     n_features = rows.X.shape[1]
-    points = standard_normal_points(n_points, vae.n_components).to(vae.device)
-    n_rows = max(1, _BLOCK_FEATURES // (min(n_points, _N_ELBO_POINTS) * n_features))
+    n_groups = math.ceil(max(16, 2 * min(vae.n_components, _MOST_WHITE_COMPONENTS)) / n_importance_samples)
+    points = standard_normal_points(n_groups * n_importance_samples, vae.n_components).to(vae.device)
+    n_rows = max(1, _BLOCK_FEATURES // (len(points) * n_features))
     blocks = points.split(max(1, _BLOCK_FEATURES // (n_rows * n_features)))
     bounds = []
     with torch.inference_mode():
         for x in rows.chunks(n_rows):
-            if n_importance_samples is None:
-                bound = sum(vae.elbo(x, block) * (len(block) / n_points) for block in blocks)
-            else:
-                weights = torch.cat([vae.importance_weights(x, block) for block in blocks], dim=1)
-                bound = weights.logsumexp(1) - math.log(n_points)
-            bounds.append(bound.double().cpu().numpy())
+            log_weights = torch.cat([vae.log_weights(x, block) for block in blocks], dim=1).double()
+            groups = log_weights.unflatten(1, (n_groups, n_importance_samples))
+            bounds.append((groups.logsumexp(2) - math.log(n_importance_samples)).mean(1).cpu().numpy())
     return np.concatenate(bounds) - n_features * log_scale
 
 
@@ -186,7 +187,6 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         return self
 
     @validation.all_or_nothing
-    @validation._fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):
         """Train for one epoch on `X`, going on from what was fitted before.
 
@@ -210,6 +210,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` or a parameter is not valid, or when training diverges.
         """
+        self._validate_params()
         resume = hasattr(self, "module_")
         X = validation.check_rows(self, X, reset=not resume)
         self._train(X, None, resume=resume)
@@ -438,15 +439,16 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         The bound is a density in the units of the data: with x = shift + scale * u for the units u in which the
         likelihood works, log p(x) = log p(u) - n_features * log(scale). All rows share one fixed set of
-        standard-normal points, so that the result is deterministic and each row's is its own.
+        standard-normal points, mirrored scrambled Sobol points whose covariance is the identity, so that the result
+        is deterministic, each row's is its own, and the ELBO of a linear decoder is exact.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Data of any real dtype.
         n_importance_samples : int, default=None
-            None gives the evidence lower bound, with the exact KL term and the expected log likelihood over 16
-            points. A number K gives the importance-weighted bound, which is tighter, the more so the larger K [1]_.
+            None gives the evidence lower bound (ELBO). A number K gives the importance-weighted bound, the expected
+            logarithm of the mean of K weights, which is tighter, the more so the larger K; 1 is the ELBO again [1]_.
 
         Returns
         -------
@@ -463,8 +465,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
         """
         rows = self._fitted_rows(X)
-        if n_importance_samples is not None:
-            validation.check_positive_integer(n_importance_samples, "n_importance_samples")
+        if n_importance_samples is None:
+            n_importance_samples = 1
+        validation.check_positive_integer(n_importance_samples, "n_importance_samples")
         scores = _lower_bounds(self.module_, rows, math.log(self.scale_), n_importance_samples)
         self._check_finite(scores, "The score")
         return scores.astype(np.float32)

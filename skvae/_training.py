@@ -44,8 +44,10 @@ class EarlyStopping:
     def update(self, score: float, module: nn.Module) -> bool:
         """Take note of an epoch's score; return True when it is time to stop."""
         self._n_stale = 0 if score > self.best_score + self.tol else self._n_stale + 1
-        if score > self.best_score or not self._best_weights:
-            self.best_score = max(score, self.best_score)
+        is_best = score > self.best_score
+        if is_best:
+            self.best_score = score
+        if is_best or not self._best_weights:
             self._best_weights = {name: value.clone() for name, value in module.state_dict().items()}
         return self._n_stale >= self.n_iter_no_change
 

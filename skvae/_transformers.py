@@ -99,7 +99,7 @@ class NormalVAETransformer(BaseVAETransformer):
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.
-    min_scale : float, default=0.3
+    min_scale : float, default=0.4
         Lower bound of the decoder's standard deviations, in units of the standard deviation of all training entries.
         It bounds the density where a feature is constant, and sets how fine a detail is worth latent information.
     beta : float, default=1.0
@@ -189,7 +189,7 @@ class NormalVAETransformer(BaseVAETransformer):
         hidden_layer_sizes=(128,),
         dropout=0.0,
         image_shape=None,
-        min_scale=0.3,
+        min_scale=0.4,
         beta=1.0,
         learning_rate_init=1e-3,
         batch_size=128,
@@ -413,6 +413,12 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
 
     def _check_values(self, X, shift, scale, *, name, resume):
         low, high = shift, shift + scale
+        if resume and self.data_range is not None and validation.bounds(self.data_range, "data_range") != (low, high):
+            raise ValueError(
+                f"data_range={self.data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
+                f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
+                f"fit."
+            )
         smallest, largest = validation.extent(X, name=name)
         rounding = 4 * float(np.finfo(np.float32).eps) * scale
         inside = low - rounding <= smallest and largest <= high + rounding

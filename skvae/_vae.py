@@ -96,11 +96,21 @@ class ContinuousBernoulliLikelihood:
 
 
 def standard_normal_points(n_points: int, n_components: int) -> Tensor:
-    """Return a fixed set of scrambled Sobol points, mapped to N(0, I): ``(n_points, n_components)`` in float32."""
+    """Return a fixed set of points that stands for N(0, I): ``(n_points, n_components)`` in float32.
+
+    Half are scrambled Sobol points, the other half their mirror images. Their mean is zero (for an even number), and
+    their covariance is the identity if there are twice as many as components, or has a diagonal of ones otherwise:
+    expectations of quadratic functions, which are most of an ELBO, are exact rather than off by nats.
+    """
+    n_pairs = (n_points + 1) // 2
     engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
-    uniform = engine.draw(n_points, dtype=torch.float64)
-    # The points are multiples of 2^-30: half a step keeps them off 0 and 1.
-    return torch.special.ndtri(uniform + 2.0**-31).float()
+    # Sobol points are multiples of 2^-30: half a step keeps them off 0 and 1.
+    half = torch.special.ndtri(engine.draw(n_pairs, dtype=torch.float64) + 2.0**-31)
+    if n_pairs >= n_components:
+        half = torch.linalg.qr(half).Q * math.sqrt(n_pairs)
+    else:
+        half = half / half.square().mean(0).sqrt()
+    return torch.cat([half, -half])[:n_points].float()
 
 
 class VAE(nn.Module):
@@ -202,46 +212,23 @@ class VAE(nn.Module):
         loss = (self.beta * kl - log_likelihood).mean()
         return loss, {name: term.detach().sum(dtype=torch.float64) for name, term in terms.items()}
 
-    def _log_likelihood_at(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return log p(x | z), ``(batch, n_points)``, for z of shape ``(batch, n_points, n_components)``."""
-        parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return self.likelihood.log_prob(x[:, None], parameters)
+    def log_weights(self, x: Tensor, points: Tensor) -> Tensor:
+        r"""Return the log importance weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
 
-    def elbo(self, x: Tensor, points: Tensor) -> Tensor:
-        """Return the evidence lower bound of each row, in nats.
-
-        The KL term is exact; the expected log likelihood is a mean over `points`.
+        Their expectation is the ELBO; the logarithm of the mean of K weights has the importance-weighted bound as its
+        expectation [1]_.
 
         Parameters
         ----------
         x : Tensor of shape (batch, n_features)
             Rows.
         points : Tensor of shape (n_points, n_components)
-            Standard-normal points, the same for every row.
-
-        Returns
-        -------
-        Tensor of shape (batch,)
-            The bound.
-        """
-        mean, std = self.posterior(x)
-        z = mean[:, None] + std[:, None] * points
-        return self._log_likelihood_at(x, z).mean(1) - self.kl(mean, std)
-
-    def importance_weights(self, x: Tensor, points: Tensor) -> Tensor:
-        r"""Return the log weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, n_features)
-            Rows.
-        points : Tensor of shape (n_points, n_components)
-            Standard-normal points, the same for every row.
+            Standard-normal points, the same for every row: z = mean + std * point.
 
         Returns
         -------
         Tensor of shape (batch, n_points)
-            The logarithm of their mean over k is the importance-weighted bound [1]_.
+            The log weights, in nats.
 
         References
         ----------
@@ -250,7 +237,8 @@ class VAE(nn.Module):
         mean, std = self.posterior(x)
         z = mean[:, None] + std[:, None] * points
         log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
-        return self._log_likelihood_at(x, z) + log_prior_ratio
+        parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return self.likelihood.log_prob(x[:, None], parameters) + log_prior_ratio
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean of p(x | z), or with a generator a draw from it: ``(batch, n_features)``."""

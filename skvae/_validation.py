@@ -11,7 +11,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -67,7 +67,8 @@ def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
 
 def check_latent(Z, n_components: int) -> np.ndarray:
     """Return `Z` as a float32 array of `n_components` columns."""
-    Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity, which is an error
+        Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
     if Z.shape[1] != n_components:
         raise ValueError(f"Z has {Z.shape[1]} columns, but the model has {n_components} latent components.")
     return Z
@@ -230,9 +231,7 @@ def spawn_seeds(random_state, n_seeds: int) -> list[int]:
     """
     if random_state is None:
         return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
-    if isinstance(random_state, Integral):
-        random_state = np.random.RandomState(random_state)
-    return [int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=n_seeds)]
+    return [int(seed) for seed in check_random_state(random_state).randint(np.iinfo(np.int32).max, size=n_seeds)]
 
 
 def resolve_device(device) -> torch.device:

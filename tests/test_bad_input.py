@@ -1,0 +1,206 @@
+"""Bad input of every kind: the message it gets, and that it never costs a fitted model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+from torch import nn
+
+from conftest import bits, make
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+NORMAL, CB = NormalVAETransformer, ContinuousBernoulliVAETransformer
+BOTH = (NORMAL, CB)
+
+
+def with_entry(value, dtype=float):
+    X = np.ones((5, 64), dtype)
+    X[2, 3] = value
+    return X
+
+
+# What is handed to fit, transform, posterior, score_samples and partial_fit of a model of 64 features: the message.
+BAD_DATA = {
+    "NaN": (lambda: with_entry(np.nan), "Input X contains NaN"),
+    "infinity": (lambda: with_entry(np.inf), "Input X contains infinity or a value too large"),
+    "minus infinity": (lambda: with_entry(-np.inf, np.float32), "Input X contains infinity or a value too large"),
+    "too large for float32": (lambda: with_entry(1e39), r"X contains 1e\+39, a value too large for dtype\('float32'\)"),
+    "complex": (lambda: with_entry(1j, complex), "Complex data not supported"),
+    "sparse": (lambda: scipy.sparse.csr_matrix(np.eye(64)), "Sparse data was passed for X, but dense data is required"),
+    "one-dimensional": (lambda: np.ones(64), "Expected 2D array, got 1D array instead"),
+    "three-dimensional": (lambda: np.ones((2, 8, 8)), "Found array with dim 3"),
+    "scalar": (lambda: 3.0, "Expected 2D array, got scalar array instead"),
+    "no rows": (lambda: np.ones((0, 64)), r"Found array with 0 sample\(s\)"),
+    "no columns": (lambda: np.ones((5, 0)), r"Found array with 0 feature\(s\)"),
+    "strings": (lambda: np.full((5, 64), "a"), "dtype='numeric' is not compatible with arrays of bytes/strings"),
+    "objects": (lambda: np.full((5, 64), "a", dtype=object), "could not convert string to float"),
+    "None": (lambda: None, "Expected 2D array, got scalar array instead"),
+    "dates": (lambda: np.full((5, 64), np.datetime64("2020-01-01")), "X has dtype datetime64.*numbers are expected"),
+    "durations": (lambda: np.full((5, 64), np.timedelta64(1, "D")), "X has dtype timedelta64.*numbers are expected"),
+    "ragged": (lambda: [[1, 2], [3]], "inhomogeneous shape"),
+}
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "transform", "posterior", "score_samples", "score"])
+@pytest.mark.parametrize("bad", BAD_DATA)
+def test_bad_data(fitted, digits, bad, method):
+    make_data, message = BAD_DATA[bad]
+    before, attributes = bits(fitted, digits), set(vars(fitted))
+    with pytest.raises((ValueError, TypeError), match=message):
+        getattr(fitted, method)(make_data())
+    assert bits(fitted, digits) == before
+    assert set(vars(fitted)) == attributes
+
+
+@pytest.mark.parametrize("bad", [name for name in BAD_DATA if name != "None"])
+def test_bad_validation_data_is_called_by_its_name(fitted, digits, bad):
+    make_data, _ = BAD_DATA[bad]
+    before = bits(fitted, digits)
+    with pytest.raises((ValueError, TypeError)) as caught:
+        fitted.fit(digits, X_val=make_data())
+    message = str(caught.value)
+    assert "X_val" in message or "X" not in message
+    assert bits(fitted, digits) == before
+
+
+BAD_CALLS = {
+    "width of X": (lambda e, X: e.transform(X[:, :9]), "X has 9 features, but .* is expecting 64 features as input"),
+    "width of X in partial_fit": (lambda e, X: e.partial_fit(X[:, :9]), "X has 9 features, but .* is expecting 64"),
+    "width of X_val": (lambda e, X: e.fit(X, X_val=X[:, :9]), "X has 9 features, but .* is expecting 64 features"),
+    "width of Z": (lambda e, X: e.inverse_transform(X), "Z has 64 columns, but the model has 3 latent components"),
+    "NaN in Z": (lambda e, X: e.inverse_transform(np.full((1, 3), np.nan)), "Input Z contains NaN"),
+    "one-dimensional Z": (lambda e, X: e.inverse_transform(np.zeros(3)), "Expected 2D array, got 1D array instead"),
+    "empty Z": (lambda e, X: e.inverse_transform(np.zeros((0, 3))), r"Found array with 0 sample\(s\)"),
+    "large Z": (lambda e, X: e.inverse_transform(np.full((1, 3), 1e39)), "Input Z contains infinity or a value too"),
+    "no samples": (lambda e, X: e.sample(0), "n_samples must be a positive integer; got 0"),
+    "negative samples": (lambda e, X: e.sample(-3), "n_samples must be a positive integer; got -3"),
+    "fractional samples": (lambda e, X: e.sample(2.5), "n_samples must be a positive integer; got 2.5"),
+    "boolean samples": (lambda e, X: e.sample(True), "n_samples must be a positive integer; got True"),
+    "seed of sample": (lambda e, X: e.sample(random_state="x"), "'x' cannot be used to seed"),
+    "no importance samples": (
+        lambda e, X: e.score_samples(X, n_importance_samples=0),
+        "n_importance_samples must be a positive integer; got 0",
+    ),
+    "text importance samples": (
+        lambda e, X: e.score_samples(X, n_importance_samples="many"),
+        "n_importance_samples must be a positive integer; got 'many'",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_CALLS)
+def test_bad_call(estimator_class, digits, bad):
+    call, message = BAD_CALLS[bad]
+    fitted = make(estimator_class).fit(digits)
+    before = bits(fitted, digits)
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(fitted, digits)
+    assert bits(fitted, digits) == before
+
+
+def test_other_feature_names(estimator_class, digits):
+    frame = pd.DataFrame(digits).add_prefix("p")
+    fitted = make(estimator_class).fit(frame)
+    before = fitted.transform(frame).tobytes()
+    for call in (fitted.transform, fitted.partial_fit, fitted.score):
+        with pytest.raises(ValueError, match="The feature names should match those that were passed during fit"):
+            call(frame.add_prefix("q"))
+    assert fitted.transform(frame).tobytes() == before
+
+
+class Shaped(nn.Module):
+    """Returns zeros of a fixed shape, or something that is no tensor."""
+
+    def __init__(self, n_columns):
+        super().__init__()
+        self.n_columns = n_columns
+
+    def forward(self, x):
+        return torch.zeros(len(x), self.n_columns) if self.n_columns else "nothing"
+
+
+class Failing(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("no way")
+
+
+# Estimators, parameters, message.
+BAD_PARAMETERS = [
+    (BOTH, {"n_components": 0}, "The 'n_components' parameter of .* must be an int in the range"),
+    (BOTH, {"n_components": 2.0}, "The 'n_components' parameter"),
+    (BOTH, {"n_components": 10**6}, "The 'n_components' parameter"),
+    (BOTH, {"encoder": "deep"}, "The 'encoder' parameter of .* must be a str among"),
+    (BOTH, {"encoder": nn.Linear}, "The 'encoder' parameter"),
+    (BOTH, {"encoder": Shaped(5)}, r"encoder must map .*\(batch, 64\) to \(batch, 6\).*it returned \(2, 5\)"),
+    (BOTH, {"encoder": Shaped(0)}, r"encoder must map .*it returned str"),
+    (BOTH, {"encoder": Failing()}, r"encoder must map .*it raised RuntimeError\('no way'\)"),
+    (BOTH, {"decoder": "conv"}, "The 'decoder' parameter"),
+    ((NORMAL,), {"decoder": Shaped(64)}, r"decoder must map .*\(batch, 3\) to \(batch, 128\)"),
+    ((CB,), {"decoder": Shaped(128)}, r"decoder must map .*\(batch, 3\) to \(batch, 64\)"),
+    (BOTH, {"hidden_layer_sizes": (8, 0)}, r"hidden_layer_sizes must hold positive integers; got \(8, 0\)"),
+    (BOTH, {"hidden_layer_sizes": (8.5,)}, "hidden_layer_sizes must hold positive integers"),
+    (BOTH, {"hidden_layer_sizes": -1}, "The 'hidden_layer_sizes' parameter"),
+    (BOTH, {"hidden_layer_sizes": "8"}, "The 'hidden_layer_sizes' parameter"),
+    (BOTH, {"dropout": 1.0}, "The 'dropout' parameter"),
+    (BOTH, {"dropout": -0.1}, "The 'dropout' parameter"),
+    (BOTH, {"image_shape": (8,)}, r"image_shape must be \(height, width\) or"),
+    (BOTH, {"image_shape": (8, 8.0)}, r"image_shape must be \(height, width\) or"),
+    (BOTH, {"image_shape": (8, 9)}, r"image_shape=\(8, 9\) describes 72 features, but X has 64 features"),
+    (BOTH, {"image_shape": "8x8"}, "The 'image_shape' parameter"),
+    (BOTH, {"beta": -1.0}, "The 'beta' parameter"),
+    (BOTH, {"beta": np.nan}, "The 'beta' parameter"),
+    (BOTH, {"learning_rate_init": 0.0}, "The 'learning_rate_init' parameter"),
+    (BOTH, {"batch_size": 0}, "The 'batch_size' parameter"),
+    (BOTH, {"batch_size": "auto"}, "The 'batch_size' parameter"),
+    (BOTH, {"max_iter": 0}, "The 'max_iter' parameter"),
+    (BOTH, {"clip_value": 0.0}, "The 'clip_value' parameter"),
+    (BOTH, {"early_stopping": "yes"}, "The 'early_stopping' parameter"),
+    (BOTH, {"validation_fraction": 1.0}, "The 'validation_fraction' parameter"),
+    (BOTH, {"early_stopping": True, "validation_fraction": 0.999}, "leaves none of n_samples=300 to train on"),
+    (BOTH, {"n_iter_no_change": 0}, "The 'n_iter_no_change' parameter"),
+    (BOTH, {"tol": -1e-3}, "The 'tol' parameter"),
+    (BOTH, {"warm_start": 1.5}, "The 'warm_start' parameter"),
+    (BOTH, {"random_state": "seed"}, "The 'random_state' parameter"),
+    (BOTH, {"random_state": -1}, "The 'random_state' parameter"),
+    (BOTH, {"device": "gpu"}, "device='gpu' cannot be used"),
+    (BOTH, {"device": 1.5}, "The 'device' parameter"),
+    (BOTH, {"verbose": "loud"}, "The 'verbose' parameter"),
+    ((NORMAL,), {"min_scale": 0.0}, "The 'min_scale' parameter"),
+    ((NORMAL,), {"min_scale": np.inf}, "The 'min_scale' parameter"),
+    ((CB,), {"data_range": (0, 1)}, r"X contains 16, outside data_range=\(0, 1\)"),
+    ((CB,), {"data_range": (1, 20)}, r"X contains 0, outside data_range=\(1, 20\)"),
+    ((CB,), {"data_range": (1, 1)}, "data_range must be .* low < high"),
+    ((CB,), {"data_range": (0, np.inf)}, "data_range must be .* two finite numbers"),
+    ((CB,), {"data_range": (0, 1, 2)}, "data_range must be"),
+    ((CB,), {"data_range": ("0", "1")}, "data_range must be"),
+    ((CB,), {"data_range": 16}, "The 'data_range' parameter"),
+]
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "parameters", "message"),
+    [(cls, parameters, message) for classes, parameters, message in BAD_PARAMETERS for cls in classes],
+)
+def test_bad_parameter(estimator_class, parameters, message, digits):
+    with pytest.raises(ValueError, match=message):
+        make(estimator_class, **parameters).fit(digits)
+    fitted = make(estimator_class).fit(digits)
+    before = bits(fitted, digits)
+    for method in (fitted.fit, fitted.partial_fit):
+        if method == fitted.partial_fit and parameters.get("early_stopping"):
+            continue  # no rows are set aside in partial_fit
+        fitted.set_params(**parameters)
+        with pytest.raises(ValueError, match=f"{message}|is not the range .* that the model was fitted with"):
+            method(digits)
+        assert bits(fitted, digits) == before
+
+
+def test_convolution_without_an_image(estimator_class):
+    with pytest.raises(ValueError, match=r"encoder='conv' needs images, and 10 features are not a square"):
+        make(estimator_class, encoder="conv").fit(np.ones((5, 10)))
+
+
+def test_one_row_cannot_be_split(estimator_class):
+    with pytest.raises(ValueError, match="leaves none of n_samples=1 to train on"):
+        make(estimator_class, early_stopping=True).fit(np.ones((1, 10)))

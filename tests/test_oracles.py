@@ -1,0 +1,192 @@
+"""The bounds against what is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA, FactorAnalysis
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from conftest import make
+from skvae import NormalVAETransformer
+from skvae._networks import DenseNetwork
+from skvae._vae import VAE, ContinuousBernoulliLikelihood, NormalLikelihood, standard_normal_points
+
+
+def test_elbo_is_below_the_importance_bound_which_grows(estimator_class, digits):
+    fitted = make(estimator_class, max_iter=100).fit(digits)
+    bounds = [fitted.score_samples(digits), *(fitted.score_samples(digits, n_importance_samples=2**k) for k in (0, 1, 2, 3, 4, 7, 10))]
+    # Up to the number of points that an ELBO takes, larger groups are unions of smaller ones: each row's bound grows.
+    assert all((larger >= smaller - 1e-3).all() for smaller, larger in zip(bounds[:6], bounds[1:6], strict=False))
+    means = [bound.mean(dtype=float) for bound in bounds[1:]]
+    assert all(larger > smaller - 0.05 for smaller, larger in zip(means, means[1:], strict=False))
+    assert means[-1] > means[0] + 0.1
+    np.testing.assert_allclose(bounds[0], bounds[1])
+
+
+def test_elbo_agrees_with_expectations_over_many_draws(fitted, digits):
+    """The KL term in closed form and the expected log likelihood over independent draws."""
+    x = fitted._fitted_rows(digits)[0:300]
+    generator = torch.Generator().manual_seed(0)
+    module = fitted.module_
+    with torch.inference_mode():
+        mean, std = module.posterior(x)
+        draws = [mean + std * torch.randn(mean.shape, generator=generator) for _ in range(2000)]
+        log_likelihoods = torch.stack([module.likelihood.log_prob(x, module.decoder(z)).mean() for z in draws])
+        elbo = float(log_likelihoods.mean() - VAE.kl(mean, std).mean()) - 64 * np.log(fitted.scale_)
+    # What is left is the part of the expectation that is not quadratic.
+    assert fitted.score(digits) == pytest.approx(elbo, abs=0.03)
+
+
+def test_scores_are_deterministic_and_independent_per_row(fitted, digits):
+    for n in (None, 5):
+        scores = fitted.score_samples(digits, n_importance_samples=n)
+        assert scores.tobytes() == fitted.score_samples(digits, n_importance_samples=n).tobytes()
+        np.testing.assert_allclose(fitted.score_samples(digits[7:9], n_importance_samples=n), scores[7:9], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_points", "n_components"), [(16, 1), (16, 3), (40, 20), (128, 64), (1000, 5)])
+def test_points_have_the_moments_of_a_standard_normal(n_points, n_components):
+    points = standard_normal_points(n_points, n_components).double()
+    assert points.shape == (n_points, n_components)
+    assert torch.allclose(points.mean(0), torch.zeros(n_components, dtype=torch.float64), atol=1e-6)
+    covariance = points.T @ points / n_points
+    assert torch.allclose(covariance, torch.eye(n_components, dtype=torch.float64), atol=1e-5)
+    assert torch.equal(points, standard_normal_points(n_points, n_components).double())
+
+
+def test_few_points_have_unit_variances():
+    points = standard_normal_points(16, 40).double()
+    assert torch.allclose(points.square().mean(0), torch.ones(40, dtype=torch.float64), atol=1e-5)
+
+
+def test_many_points_follow_the_normal_distribution():
+    points = standard_normal_points(4096, 2).double()
+    uniform = torch.special.ndtr(points).sort(dim=0).values
+    expected = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
+    assert float((uniform - expected[:, None]).abs().max()) < 0.01
+
+
+def test_kl_against_torch():
+    mean, std = torch.tensor([[0.3, -2.0, 0.0]]), torch.tensor([[0.1, 3.0, 1.0]])
+    expected = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum(1)
+    assert torch.allclose(VAE.kl(mean, std), expected)
+
+
+def test_densities_against_torch():
+    generator = torch.Generator().manual_seed(0)
+    x, parameters = (torch.randn(5, n, generator=generator) for n in (3, 6))
+    location, raw = parameters.chunk(2, dim=1)
+    likelihood = NormalLikelihood(0.2)
+    scale = 0.2 + torch.nn.functional.softplus(raw)
+    assert torch.allclose(likelihood.log_prob(x, parameters), Normal(location, scale).log_prob(x).sum(1))
+    assert torch.equal(likelihood.mean(parameters), location)
+
+
+@pytest.mark.parametrize("likelihood", [NormalLikelihood(0.1), ContinuousBernoulliLikelihood()])
+def test_density_mean_and_samples_of_a_likelihood_belong_together(likelihood):
+    """The density integrates to one, and the draws have its mean."""
+    parameters = torch.tensor([1.7, -0.4][: likelihood.n_parameters])
+    x = torch.linspace(-20, 20, 400001) if likelihood.n_parameters == 2 else torch.linspace(0, 1, 100001)
+    density = likelihood.log_prob(x[:, None], parameters).double().exp()
+    x = x.double()
+    assert float(torch.trapezoid(density, x)) == pytest.approx(1, abs=1e-3)
+    mean = float(torch.trapezoid(density * x, x))
+    assert float(likelihood.mean(parameters)) == pytest.approx(mean, abs=1e-3)
+    draws = likelihood.sample(parameters.expand(40000, -1), torch.Generator().manual_seed(0))
+    spread = float(torch.trapezoid(density * (x - mean) ** 2, x)) ** 0.5
+    assert float(draws.mean()) == pytest.approx(mean, abs=5 * spread / 200)
+    assert float(draws.std()) == pytest.approx(spread, rel=0.03)
+
+
+def vae_with(likelihood, posterior_scale="softplus"):
+    generator = torch.Generator().manual_seed(0)
+    encoder = DenseNetwork(6, (8,), 4, "relu", 0.1)
+    decoder = DenseNetwork(2, (8,), likelihood.n_parameters * 6, "relu", 0.1)
+    for network in (encoder, decoder):
+        network.initialize(generator)
+    return VAE(encoder, decoder, likelihood, n_components=2, posterior_scale=posterior_scale)
+
+
+@pytest.mark.parametrize("posterior_scale", ["softplus", "log_variance"])
+@pytest.mark.parametrize("likelihood", [NormalLikelihood(0.1), ContinuousBernoulliLikelihood()])
+def test_every_parameter_receives_a_gradient(likelihood, posterior_scale):
+    vae = vae_with(likelihood, posterior_scale)
+    x = torch.rand(32, 6, generator=torch.Generator().manual_seed(1))
+    loss, terms = vae.loss(x, torch.Generator().manual_seed(2))
+    loss.backward()
+    loss = loss.detach()
+    for name, parameter in vae.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert float(loss) == pytest.approx(float(terms["kl"] - terms["log_likelihood"]) / 32, rel=1e-5)
+
+
+def test_kl_is_positive_and_reaches_the_encoder_alone():
+    vae = vae_with(NormalLikelihood(0.1))
+    mean, std = vae.posterior(torch.rand(32, 6, generator=torch.Generator().manual_seed(1)))
+    kl = VAE.kl(mean, std)
+    assert (kl > 0).all()
+    kl.sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in vae.encoder.parameters())
+    assert all(p.grad is None for p in vae.decoder.parameters())
+
+
+def test_training_objective_is_unbiased_for_the_elbo():
+    """The mean of the one-draw objective over many seeds is the ELBO over many points."""
+    vae = vae_with(NormalLikelihood(0.1))
+    vae.encoder.config["dropout"] = vae.decoder.config["dropout"] = 0.0
+    x = torch.rand(64, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        losses = torch.stack([vae.loss(x, torch.Generator().manual_seed(seed))[0] for seed in range(400)])
+        elbo = vae.log_weights(x, standard_normal_points(4096, 2)).mean()
+    assert float(losses.mean()) == pytest.approx(-float(elbo), abs=5 * float(losses.std()) / 20)
+
+
+class LinearDecoder(nn.Module):
+    """A linear map with one scale for all features: probabilistic PCA; or one for each: factor analysis."""
+
+    def __init__(self, n_components, n_features, n_scales):
+        super().__init__()
+        self.mean = nn.utils.skip_init(nn.Linear, n_components, n_features)
+        nn.init.zeros_(self.mean.bias)
+        nn.init.normal_(self.mean.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+        self.raw_scale = nn.Parameter(torch.zeros(n_scales))
+
+    def forward(self, z):
+        mean = self.mean(z)
+        return torch.cat([mean, self.raw_scale.expand_as(mean)], dim=-1)
+
+
+@pytest.mark.parametrize("model", ["probabilistic PCA", "factor analysis"])
+def test_a_linear_model_approaches_the_exact_likelihood_from_below(model):
+    """The ELBO of a linear-Gaussian VAE reaches the maximum likelihood of the model it contains.
+
+    Lucas et al., "Don't blame the ELBO!", NeurIPS 2019: the optimal encoder of probabilistic PCA is linear.
+    """
+    rng = np.random.RandomState(0)
+    noise = 0.5 if model == "probabilistic PCA" else rng.uniform(0.3, 0.8, size=8)
+    X = rng.randn(1500, 2) @ rng.randn(2, 8) + noise * rng.randn(1500, 8) + 3
+    exact = (PCA(2) if model == "probabilistic PCA" else FactorAnalysis(2, tol=1e-8, max_iter=5000)).fit(X).score(X)
+    vae = NormalVAETransformer(
+        2,
+        encoder="dense",
+        hidden_layer_sizes=(),
+        decoder=LinearDecoder(2, 8, 1 if model == "probabilistic PCA" else 8),
+        min_scale=1e-3,
+        learning_rate_init=0.01,
+        batch_size=500,
+        max_iter=250,
+        random_state=0,
+    ).fit(X)
+    vae.set_params(learning_rate_init=1e-3, batch_size=1500, warm_start=True, max_iter=200).fit(X)
+    elbo = vae.score(X)
+    bound = vae.score_samples(X, n_importance_samples=256).mean(dtype=float)
+    assert elbo < exact + 1e-3
+    assert bound < exact + 1e-3
+    assert elbo > exact - 0.01 * abs(exact)
+    assert bound > exact - 0.005 * abs(exact)
+
+
+def test_more_training_and_more_components_raise_the_elbo(estimator_class, digits):
+    short, long = (make(estimator_class, max_iter=n).fit(digits).score(digits) for n in (3, 40))
+    assert long > short
