@@ -59,7 +59,9 @@ def main():
                 row |= measure(min_scale, X, y, n_epochs, seed)
                 results.append(row)
                 options.output.write_text(json.dumps(results, indent=1) + "\n")
-                print(*(f"{name} {value:.5g}" if name != "regime" else value for name, value in row.items()), flush=True)
+                print(
+                    *(f"{name} {value:.5g}" if name != "regime" else value for name, value in row.items()), flush=True
+                )
 
 
 if __name__ == "__main__":

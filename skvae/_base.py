@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skvae import _validation as validation
 from skvae._training import EarlyStopping, Trainer
+from skvae._vae import standard_normal_points
 from skvae._validation import Integral, Interval, Real, StrOptions
-from skvae._vae import VAE, standard_normal_points
 
 __all__ = ["BaseVAETransformer"]
 
@@ -106,7 +106,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     `_check_values` for the data it accepts, and `_make_vae` for its networks and its likelihood.
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, 21201, closed="both")],  # as far as Sobol points go
         "encoder": [StrOptions({"auto", "dense", "conv"}), torch.nn.Module],
         "decoder": [StrOptions({"dense"}), torch.nn.Module],

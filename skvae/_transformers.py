@@ -5,8 +5,8 @@ import numpy as np
 from skvae import _validation as validation
 from skvae._base import BaseVAETransformer
 from skvae._networks import make_decoder, make_encoder
-from skvae._validation import Interval, Real
 from skvae._vae import VAE, ContinuousBernoulliLikelihood, NormalLikelihood
+from skvae._validation import Interval, Real
 
 __all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
 
@@ -175,7 +175,7 @@ class NormalVAETransformer(BaseVAETransformer):
     (3, 64)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         **BaseVAETransformer._parameter_constraints,
         "min_scale": [Interval(Real, 0, None, closed="neither")],
     }
@@ -264,8 +264,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         ``"dense"`` is a fully connected network with ReLU. ``"conv"`` puts a convolution of 32 filters of 3 x 3 and a
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
-        (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard deviation. It is a
-        template: `fit` starts from its weights and trains a copy.
+        (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard
+        deviation. It is a template: `fit` starts from its weights and trains a copy.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, n_features): the logits. It is a template as
@@ -352,7 +352,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     (1797, 64)
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         **BaseVAETransformer._parameter_constraints,
         "data_range": [tuple, list, None],
     }

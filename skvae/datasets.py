@@ -74,7 +74,9 @@ def _read(path, magic, shape, digest):
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Replace the file, or delete it to fetch it again.") from error
+        raise ValueError(
+            f"{path} cannot be read: {error}. Replace the file, or delete it to fetch it again."
+        ) from error
     header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
     size = len(header) + int(np.prod(shape))
     fault = None

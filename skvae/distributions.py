@@ -1,7 +1,9 @@
 """The continuous Bernoulli distribution, accurate for every logit in float32 and in float64."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,9 +52,7 @@ def _mean(e: Tensor) -> Tensor:
     """Return A'(e), the mean."""
     small, near, far = _branches(e)
     lower = _lower_mean(far.abs())
-    return torch.where(
-        small, 0.5 + near * _series(_MEAN_SERIES, near * near), torch.where(far > 0, 1 - lower, lower)
-    )
+    return torch.where(small, 0.5 + near * _series(_MEAN_SERIES, near * near), torch.where(far > 0, 1 - lower, lower))
 
 
 def _lower_mean(a: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class _LogProb(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, e: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, e: Tensor, x: Tensor) -> Tensor:
         a = e.abs()
         m = -torch.expm1(-a)
         distance = torch.where(e > 0, 1 - x, x)
@@ -107,7 +107,7 @@ class _LogProb(torch.autograd.Function):
         return -a * distance - log_mass
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (grad,) = grads
         e, x, slope = ctx.saved_tensors
         if torch.is_grad_enabled():  # the backward pass is itself differentiated
@@ -136,7 +136,7 @@ def log_prob(e: Tensor, x: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(torch.promote_types(e.dtype, x.dtype), torch.float32)
     e, x = torch.broadcast_tensors(e.to(dtype), x.to(dtype))
-    return _LogProb.apply(e, x)  # type: ignore[no-untyped-call]
+    return _LogProb.apply(e, x)
 
 
 def _cdf_upward(a: Tensor, w: Tensor) -> Tensor:
@@ -159,16 +159,14 @@ def _quantile_slope(e: Tensor, x: Tensor) -> Tensor:
         power, x_power = power * near * near, x_power * x * x
     a = far.abs()
     w = torch.where(far > 0, 1 - x, x)
-    return torch.where(
-        small, x * _polynomial(_EXPM1_SERIES, -t) * difference, (w - _cdf_upward(a, w)) * a.reciprocal()
-    )
+    return torch.where(small, x * _polynomial(_EXPM1_SERIES, -t) * difference, (w - _cdf_upward(a, w)) * a.reciprocal())
 
 
 class _Cdf(torch.autograd.Function):
     """F(x; e) = (exp(e x) - 1) / (exp(e) - 1)."""
 
     @staticmethod
-    def forward(ctx, e: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, e: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(e, x)
         a = e.abs()
         downward = torch.expm1(-a * x) / torch.expm1(-a)
@@ -176,7 +174,7 @@ class _Cdf(torch.autograd.Function):
         return torch.where(a < 1e-20, x, value)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grads
         e, x = ctx.saved_tensors
         density = _LogProb.apply(e, x).exp()
@@ -187,7 +185,7 @@ class _Icdf(torch.autograd.Function):
     """The inverse of `_Cdf` in x; u and 1 - u are both carried, since one of them holds the digits."""
 
     @staticmethod
-    def forward(ctx, e: Tensor, u: Tensor) -> Tensor:
+    def forward(ctx: Any, e: Tensor, u: Tensor) -> Tensor:
         a = e.abs()
         v, complement = torch.where(e > 0, 1 - u, u), torch.where(e > 0, u, 1 - u)
         mass = v * -torch.expm1(-a)
@@ -198,7 +196,7 @@ class _Icdf(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (grad,) = grads
         e, x = ctx.saved_tensors
         return (
@@ -255,7 +253,7 @@ class ContinuousBernoulli(ExponentialFamily):
     tensor(0.0100)
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
     _mean_carrier_measure = 0
@@ -266,12 +264,12 @@ class ContinuousBernoulli(ExponentialFamily):
         logits: Tensor | float | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        if (probs is None) == (logits is None):
-            raise ValueError("Give either `probs` or `logits`, and not both.")
-        if probs is not None:
+        if probs is not None and logits is None:
             (self.probs,) = broadcast_all(probs)
-        else:
+        elif logits is not None and probs is None:
             (self.logits,) = broadcast_all(logits)
+        else:
+            raise ValueError("Give either `probs` or `logits`, and not both.")
         super().__init__(self._param.shape, validate_args=validate_args)
 
     @property
@@ -280,21 +278,21 @@ class ContinuousBernoulli(ExponentialFamily):
 
     @lazy_property
     def logits(self) -> Tensor:
-        """The natural parameter e."""
+        """Return the natural parameter e."""
         return torch.logit(self.probs)
 
     @lazy_property
     def probs(self) -> Tensor:
-        """The parameter lambda = sigmoid(e); not the mean."""
+        """Return the parameter lambda = sigmoid(e), which is not the mean."""
         return torch.sigmoid(self.logits)
 
     @property
     def _finite_logits(self) -> Tensor:
-        """The logits with infinities brought to the largest finite number, whose distribution is a point in practice."""
+        """The logits, infinities brought to the largest finite number, at which the distribution is a point as well."""
         limits = torch.finfo(self.logits.dtype)
         return self.logits.clamp(limits.min, limits.max)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "ContinuousBernoulli":
         """Return the distribution with its parameters expanded to `batch_shape`."""
         new = self._get_checked_instance(ContinuousBernoulli, _instance)
         batch_shape = torch.Size(batch_shape)
@@ -346,12 +344,12 @@ class ContinuousBernoulli(ExponentialFamily):
             raise ValueError("The argument of icdf is a probability: every value must lie in [0, 1].")
         return _Icdf.apply(*self._with_logits(value))
 
-    def rsample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return reparametrised samples: the quantiles of uniform draws from torch's global generator."""
         shape = self._extended_shape(sample_shape)
         return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return samples without gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)

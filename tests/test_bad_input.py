@@ -7,8 +7,9 @@ import scipy.sparse
 import torch
 from torch import nn
 
-from conftest import bits, make
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+from conftest import bits, make
 
 NORMAL, CB = NormalVAETransformer, ContinuousBernoulliVAETransformer
 BOTH = (NORMAL, CB)

@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from conftest import bits, make
 from skvae import NormalVAETransformer
+
+from conftest import bits, make
 
 
 class Recorder:
@@ -102,7 +103,7 @@ def test_teardown_after_a_failure(estimator_class, digits):
 
 
 def elbo_monitor():
-    """A monitor of `score`; its scoring=None, for a single unnamed score, fails in scikit-learn 1.9 for any estimator."""
+    """A monitor of `score`. scoring=None, for a single unnamed score, fails in scikit-learn 1.9 for any estimator."""
     return ScoringMonitor(scoring={"elbo": lambda estimator, X, y: estimator.score(X)})
 
 
@@ -127,7 +128,9 @@ def test_scoring_monitor_on_a_grid_search_of_pipelines(estimator_class, digits):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_progress_bar_shows_epochs_through_a_grid_search_of_pipelines(estimator_class, digits, capsys, monkeypatch, n_jobs):
+def test_progress_bar_shows_epochs_through_a_grid_search_of_pipelines(
+    estimator_class, digits, capsys, monkeypatch, n_jobs
+):
     monkeypatch.setenv("COLUMNS", "200")
     pipeline = Pipeline([("vae", make(estimator_class)), ("classifier", LogisticRegression())])
     search = GridSearchCV(pipeline, {"vae__n_components": [1, 2]}, cv=2, n_jobs=n_jobs)

@@ -55,9 +55,11 @@ def home(request, tmp_path, published):
 def test_bunch(home, published):
     bunch = fetch_fashion_mnist(data_home=home)
     assert set(bunch) == {"data", "images", "target", "target_names", "DESCR"}
-    assert bunch.images.shape == (10, 28, 28) and bunch.images.dtype == np.uint8
+    assert bunch.images.shape == (10, 28, 28)
+    assert bunch.images.dtype == np.uint8
     assert bunch.target.dtype == np.int64
-    assert len(bunch.target_names) == 10 and "Fashion-MNIST" in bunch.DESCR
+    assert len(bunch.target_names) == 10
+    assert "Fashion-MNIST" in bunch.DESCR
     np.testing.assert_array_equal(bunch.data, bunch.images.reshape(10, 784))
     np.testing.assert_array_equal(bunch.images[:7], published["train"][0])
     np.testing.assert_array_equal(bunch.target[7:], published["test"][1])
@@ -66,8 +68,10 @@ def test_bunch(home, published):
 @pytest.mark.parametrize(("subset", "n"), [("train", 7), ("test", 3), ("all", 10)])
 def test_subset_and_dtype(home, subset, n):
     X, y = fetch_fashion_mnist(data_home=home, subset=subset, return_X_y=True, dtype="float32")
-    assert X.shape == (n, 784) and y.shape == (n,)
-    assert X.dtype == np.float32 and X.max() > 200
+    assert X.shape == (n, 784)
+    assert y.shape == (n,)
+    assert X.dtype == np.float32
+    assert X.max() > 200
     X[:] = 0  # the caller's own
 
 
@@ -96,7 +100,10 @@ def rewrite(path, change):
 DAMAGE = {
     "a pixel": (lambda content: content.__setitem__(100, content[100] ^ 1), "has sha256"),
     "cut short": (lambda content: content.__delitem__(slice(-5, None)), "holds 5483 bytes instead of 5504"),
-    "magic number": (lambda content: content.__setitem__(3, 1), "begins with 00000801, not with the magic number 00000803"),
+    "magic number": (
+        lambda content: content.__setitem__(3, 1),
+        "begins with 00000801, not with the magic number 00000803",
+    ),
     "shape": (lambda content: content.__setitem__(7, 6), r"does not say in its header that its shape is \(7, 28, 28\)"),
     "empty": (lambda content: content.clear(), "magic number"),
 }
@@ -195,7 +202,8 @@ def test_a_download_cut_off_half_way_leaves_nothing_that_looks_whole(tmp_path, p
 class TestRealData:
     def test_facts(self):
         bunch = fetch_fashion_mnist()
-        assert bunch.data.shape == (70000, 784) and bunch.data.dtype == np.uint8
+        assert bunch.data.shape == (70000, 784)
+        assert bunch.data.dtype == np.uint8
         assert bunch.data[:60000].mean(dtype=float) == pytest.approx(72.940352, abs=1e-6)
         assert bunch.data[:60000].std(dtype=float) == pytest.approx(90.021182, abs=1e-6)
         assert (bunch.data[0].sum(), bunch.data[60000].sum()) == (76247, 33456)

@@ -50,9 +50,7 @@ def test_convolution_reads_images_in_c_order(image_shape):
     height, width, channels = image_shape
     network = initialized(ConvEncoder(image_shape, (), 3, 0.0))
     images = torch.randn(2, height, width, channels, generator=generator())
-    maps = nn.functional.conv2d(
-        images.movedim(-1, 1), network.convolution.weight, network.convolution.bias, padding=1
-    )
+    maps = nn.functional.conv2d(images.movedim(-1, 1), network.convolution.weight, network.convolution.bias, padding=1)
     assert maps.shape == (2, 32, height, width)
     pooled = nn.functional.max_pool2d(maps, 2, ceil_mode=True)
     assert torch.allclose(network(images.flatten(1)), network.dense(pooled.flatten(1)), atol=1e-6)

@@ -7,15 +7,19 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from conftest import make
 from skvae import NormalVAETransformer
 from skvae._networks import DenseNetwork
 from skvae._vae import VAE, ContinuousBernoulliLikelihood, NormalLikelihood, standard_normal_points
 
+from conftest import make
+
 
 def test_elbo_is_below_the_importance_bound_which_grows(estimator_class, digits):
     fitted = make(estimator_class, max_iter=100).fit(digits)
-    bounds = [fitted.score_samples(digits), *(fitted.score_samples(digits, n_importance_samples=2**k) for k in (0, 1, 2, 3, 4, 7, 10))]
+    bounds = [
+        fitted.score_samples(digits),
+        *(fitted.score_samples(digits, n_importance_samples=2**k) for k in (0, 1, 2, 3, 4, 7, 10)),
+    ]
     # Up to the number of points that an ELBO takes, larger groups are unions of smaller ones: each row's bound grows.
     assert all((larger >= smaller - 1e-3).all() for smaller, larger in zip(bounds[:6], bounds[1:6], strict=False))
     means = [bound.mean(dtype=float) for bound in bounds[1:]]
@@ -117,7 +121,8 @@ def test_every_parameter_receives_a_gradient(likelihood, posterior_scale):
     loss.backward()
     loss = loss.detach()
     for name, parameter in vae.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
     assert float(loss) == pytest.approx(float(terms["kl"] - terms["log_likelihood"]) / 32, rel=1e-5)
 
 

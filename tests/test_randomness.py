@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import bits, global_random_state, make
 from skvae import NormalVAETransformer
+
+from conftest import bits, global_random_state, make
 
 
 def test_same_seed_same_bits(estimator_class, digits):
@@ -32,7 +33,9 @@ def test_no_seed_means_fresh_entropy(estimator_class, digits):
 @pytest.mark.parametrize("random_state", [None, 0])
 def test_global_generators_are_untouched(estimator_class, digits, random_state):
     before = global_random_state()
-    estimator = make(estimator_class, random_state=random_state, dropout=0.2, early_stopping=True, n_iter_no_change=1, tol=1e3)
+    estimator = make(
+        estimator_class, random_state=random_state, dropout=0.2, early_stopping=True, n_iter_no_change=1, tol=1e3
+    )
     calls = {
         "fit": lambda: estimator.fit(digits),
         "partial_fit": lambda: estimator.partial_fit(digits),

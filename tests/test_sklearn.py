@@ -12,8 +12,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import estimator_checks
 
-from conftest import make
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+from conftest import make
 
 CONFIGURATIONS = [
     NormalVAETransformer(max_iter=3),
@@ -120,7 +121,8 @@ def test_clone_carries_every_parameter(estimator_class):
 
 def test_same_surface_as_pca(estimator_class):
     surface = {"fit", "fit_transform", "transform", "inverse_transform", "score", "score_samples", "set_output"}
-    assert surface <= set(dir(PCA)) and surface <= set(dir(estimator_class))
+    assert surface <= set(dir(PCA))
+    assert surface <= set(dir(estimator_class))
 
 
 def test_x_val_reaches_fit_through_a_pipeline(estimator_class, digits):

@@ -54,7 +54,8 @@ def test_reaches_the_minimum(rows):
     history, stopped = run(trainer(module), rows, 100)
     assert torch.allclose(module.weight, torch.tensor([3.0, -2.0]), atol=1e-2)
     assert not stopped
-    assert len(history["error"]) == 100 and history["error"][-1] < 1e-3 < history["error"][0]
+    assert len(history["error"]) == 100
+    assert history["error"][-1] < 1e-3 < history["error"][0]
 
 
 def test_one_step_is_adam_on_the_clipped_gradient(rows):

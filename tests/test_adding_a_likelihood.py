@@ -1,0 +1,48 @@
+"""The page that adds a likelihood: its code runs, and what it makes is right."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.utils.estimator_checks import check_estimator
+
+from conftest import bits
+
+PAGE = Path(__file__).parents[1] / "docs" / "adding_a_likelihood.md"
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the page's code defines."""
+    names = {"__name__": "page"}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M):
+        if not block.startswith(">>>"):
+            exec(block, names)
+    return names
+
+
+def test_density_integrates_to_one_and_draws_belong_to_it(page):
+    likelihood = page["LaplaceLikelihood"](0.1)
+    parameters = torch.tensor([0.7, -0.2])
+    x = torch.linspace(-30, 30, 600001)
+    density = likelihood.log_prob(x[:, None], parameters).exp().double()
+    assert float(torch.trapezoid(density, x.double())) == pytest.approx(1, abs=1e-3)
+    draws = likelihood.sample(parameters.expand(40000, -1), torch.Generator().manual_seed(0))
+    spread = float(torch.trapezoid(density * (x.double() - 0.7) ** 2, x.double())) ** 0.5
+    assert float(draws.mean()) == pytest.approx(0.7, abs=5 * spread / 200)
+    assert float(draws.std()) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.draws_globally
+def test_the_estimator_passes_every_check(page):
+    check_estimator(page["LaplaceVAETransformer"](2, hidden_layer_sizes=4, max_iter=3))
+
+
+def test_the_estimator_learns(page, digits):
+    estimator = page["LaplaceVAETransformer"](4, max_iter=30, random_state=0).fit(digits)
+    assert estimator.history_["elbo"][-1] > estimator.history_["elbo"][0]
+    before = bits(estimator, digits)
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.fit(digits * float("nan"))
+    assert bits(estimator, digits) == before
