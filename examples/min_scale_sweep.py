@@ -39,6 +39,19 @@ def measure(min_scale, X, y, n_epochs, seed):
     }
 
 
+def print_table(results):
+    """Print the results as a table in Markdown, means over the seeds."""
+    print("\n| regime | `min_scale` | ELBO | importance bound | MSE | active components | accuracy |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for regime, min_scale in sorted({(row["regime"], row["min_scale"]) for row in results}):
+        rows = [row for row in results if (row["regime"], row["min_scale"]) == (regime, min_scale)]
+        means = {name: np.mean([row[name] for row in rows]) for name in rows[0] if name != "regime"}
+        print(
+            f"| {regime} | {min_scale:g} | {means['elbo']:.1f} | {means['importance_bound']:.1f} "
+            f"| {means['mse']:.4f} | {means['active']:g} | {means['accuracy']:.3f} |"
+        )
+
+
 def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -62,6 +75,7 @@ def main():
                 print(
                     *(f"{name} {value:.5g}" if name != "regime" else value for name, value in row.items()), flush=True
                 )
+    print_table(results)
 
 
 if __name__ == "__main__":

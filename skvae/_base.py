@@ -40,15 +40,15 @@ class _EpochMonitor:
         What training records.
     n_epochs : int
         The most epochs there will be.
-    fitted : callable
-        Returns the fitted attributes as they would be if training stopped now.
+    snapshot : callable
+        Returns the fitted attributes as they would be if training stopped now, not to change with further training.
     hook_arguments : dict
         The data that the hooks get.
     """
 
-    def __init__(self, estimator, context, history, n_epochs, fitted, hook_arguments):
+    def __init__(self, estimator, context, history, n_epochs, snapshot, hook_arguments):
         self.estimator, self.context, self.history = estimator, context, history
-        self.n_epochs, self.fitted, self.hook_arguments = n_epochs, fitted, hook_arguments
+        self.n_epochs, self.snapshot, self.hook_arguments = n_epochs, snapshot, hook_arguments
         self.n_done = 0
         self.start = time.perf_counter()
 
@@ -63,7 +63,7 @@ class _EpochMonitor:
         if self.estimator.verbose:
             self.report()
         return self.context is not None and self.task.call_on_fit_task_end(
-            estimator=self.estimator, **self.hook_arguments, reconstruction_attributes=self.fitted
+            estimator=self.estimator, **self.hook_arguments, reconstruction_attributes=self.snapshot
         )
 
     def report(self):
@@ -272,10 +272,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         def validate():
             return math.nan if val_rows is None else float(_lower_bounds(module, val_rows, log_scale).mean())
 
-        def fitted():
+        def fitted(module):
             curves = {name: list(values) for name, values in history.items()}
             return {
-                "module_": copy.deepcopy(module),
+                "module_": module,
                 "shift_": shift,
                 "scale_": scale,
                 "n_iter_": len(history["loss"]),
@@ -285,7 +285,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 "best_validation_score_": stopping.best_score if stopping else None,
             }
 
-        monitor = _EpochMonitor(self, context, history, n_epochs, fitted, hook_arguments)
+        def snapshot():
+            return fitted(copy.deepcopy(module))
+
+        monitor = _EpochMonitor(self, context, history, n_epochs, snapshot, hook_arguments)
         stopped = trainer.run(
             rows,
             n_epochs,
@@ -300,9 +303,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO had not "
                 f"stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=7,
             )
-        vars(self).update(fitted(), module_=module)
+        vars(self).update(fitted(module))
         vars(self).pop("_training_state", None)
         if incremental:
             self._training_state = trainer.state()
@@ -350,7 +353,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        return self.posterior(X)[0]
+        mean, _ = self._encode(X)
+        self._check_finite(mean, "The posterior mean")
+        return mean
 
     def posterior(self, X):
         """Return mean and standard deviation of the posterior q(z | x) of each row.
@@ -370,16 +375,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        rows = self._fitted_rows(X)
-        mean = np.empty((len(rows), self.module_.n_components), np.float32)
-        std = np.empty_like(mean)
-        start = 0
-        with torch.inference_mode():
-            for x in rows.chunks(max(1, _BLOCK_FEATURES // self.n_features_in_)):
-                stop = start + len(x)
-                block_mean, block_std = self.module_.posterior(x)
-                mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()
-                start = stop
+        mean, std = self._encode(X)
         self._check_finite(mean, "The posterior mean")
         self._check_finite(std, "The posterior standard deviation")
         return mean, std
@@ -495,6 +491,19 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         X = validation.check_rows(self, X, reset=False)
         self._check_values(X, self.shift_, self.scale_, name="X", resume=False)
         return validation.Rows(X, self.shift_, self.scale_, clip=self._clip, device=self.module_.device)
+
+    def _encode(self, X):
+        rows = self._fitted_rows(X)
+        mean = np.empty((len(rows), self.module_.n_components), np.float32)
+        std = np.empty_like(mean)
+        start = 0
+        with torch.inference_mode():
+            for x in rows.chunks(max(1, _BLOCK_FEATURES // self.n_features_in_)):
+                stop = start + len(x)
+                block_mean, block_std = self.module_.posterior(x)
+                mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()
+                start = stop
+        return mean, std
 
     def _decode(self, Z, generator=None):
         X = np.empty((len(Z), self.n_features_in_), np.float32)

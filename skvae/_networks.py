@@ -178,14 +178,14 @@ class Template(nn.Module):
             return self.module(x)
 
 
-def _make_template(name: str, module: nn.Module, n_inputs: int, n_outputs: int) -> Template:
+def _make_template(name: str, module: nn.Module, n_inputs: int, n_outputs: int, generator: torch.Generator) -> Template:
     """Wrap the user's `module` after a trial that its output has the shape the model needs."""
     template = Template(module).eval()
     contract = f"{name} must map a float32 tensor of shape (batch, {n_inputs}) to (batch, {n_outputs})"
     device = next((p.device for p in template.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            output = template(torch.zeros(2, n_inputs, device=device, dtype=torch.float32))
+            output = template(torch.zeros(2, n_inputs, device=device, dtype=torch.float32), generator)
     except Exception as error:
         raise ValueError(f"{contract}; on zeros of shape (2, {n_inputs}) it raised {error!r}.") from error
     got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -212,7 +212,7 @@ def make_encoder(
         When a convolution is asked for without an image, or a module does not have the shape that is needed.
     """
     if isinstance(encoder, nn.Module):
-        return _make_template("encoder", encoder, n_features, n_outputs)
+        return _make_template("encoder", encoder, n_features, n_outputs, generator)
     if encoder == "conv" or (encoder == "auto" and image_shape is not None):
         if image_shape is None:
             raise ValueError(
@@ -244,7 +244,7 @@ def make_decoder(
         When a module does not have the shape that is needed.
     """
     if isinstance(decoder, nn.Module):
-        return _make_template("decoder", decoder, n_components, n_outputs)
+        return _make_template("decoder", decoder, n_components, n_outputs, generator)
     network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout)
     network.initialize(generator)
     return network

@@ -147,6 +147,7 @@ class Trainer:
             stop = on_epoch_end() or stop
             if stop:
                 break
+        self.optimizer.zero_grad()  # gives back the memory of the gradients
         if early_stopping is not None:
             early_stopping.restore(self.module)
         # A loss that is finite says that the weights before the last step were; these are the ones after it.

@@ -34,11 +34,12 @@ def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, a
     VAE
         On the CPU.
     """
+    n_components = int(estimator.n_components)
     hidden_layer_sizes = validation.layer_sizes(estimator.hidden_layer_sizes)
     encoder = make_encoder(
         estimator.encoder,
         n_features,
-        2 * estimator.n_components,
+        2 * n_components,
         image_shape=validation.image_dimensions(estimator.image_shape, n_features),
         hidden_layer_sizes=hidden_layer_sizes,
         dropout=estimator.dropout,
@@ -46,7 +47,7 @@ def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, a
     )
     decoder = make_decoder(
         estimator.decoder,
-        estimator.n_components,
+        n_components,
         likelihood.n_parameters * n_features,
         hidden_layer_sizes=hidden_layer_sizes,
         activation=activation,
@@ -57,7 +58,7 @@ def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, a
         encoder,
         decoder,
         likelihood,
-        n_components=int(estimator.n_components),
+        n_components=n_components,
         posterior_scale=posterior_scale,
         beta=float(estimator.beta),
     )

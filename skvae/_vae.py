@@ -104,8 +104,9 @@ def standard_normal_points(n_points: int, n_components: int) -> Tensor:
     """
     n_pairs = (n_points + 1) // 2
     engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
-    # Sobol points are multiples of 2^-30: half a step keeps them off 0 and 1.
-    half = torch.special.ndtri(engine.draw(n_pairs, dtype=torch.float64) + 2.0**-31)
+    # In float32 the engine gives the same points whatever torch's default dtype; the bounds keep them off 0 and 1.
+    uniform = engine.draw(n_pairs, dtype=torch.float32).double().clamp(2.0**-25, 1 - 2.0**-25)
+    half = torch.special.ndtri(uniform)
     if n_pairs >= n_components:
         half = torch.linalg.qr(half).Q * math.sqrt(n_pairs)
     else:

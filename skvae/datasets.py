@@ -136,11 +136,13 @@ def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
     dtype : str or dtype, default="uint8"
-        dtype of the pixels, whose values are 0 to 255 in any case.
+        Type of the pixels, whose values are 0 to 255 in any case.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
+        A dictionary-like object with
+
         data : ndarray of shape (n_samples, 784)
             The pixels, row by row.
         images : ndarray of shape (n_samples, 28, 28)

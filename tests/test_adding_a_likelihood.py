@@ -1,6 +1,8 @@
 """The page that adds a likelihood: its code runs, and what it makes is right."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "adding_a_likelihood.md"
 
 @pytest.fixture(scope="module")
 def page():
-    """The names that the page's code defines."""
-    names = {"__name__": "page"}
+    """The names that the page's code defines, in a module of their own so that they can be pickled."""
+    module = sys.modules["likelihood_page"] = types.ModuleType("likelihood_page")
     for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M):
         if not block.startswith(">>>"):
-            exec(block, names)
-    return names
+            exec(block, vars(module))
+    yield vars(module)
+    del sys.modules["likelihood_page"]
 
 
 def test_density_integrates_to_one_and_draws_belong_to_it(page):

@@ -12,8 +12,9 @@ import skvae
 
 MODULES = ["skvae", *(f"skvae.{path.stem}" for path in Path(skvae.__file__).parent.glob("[!_]*.py"))]
 
-# Summaries on one line directly after the quotes; extended summaries, examples and see-also only where they help.
-NOT_ASKED_FOR = {"GL01", "ES01", "EX01", "SA01"}
+# Summaries that begin right after the quotes and returned values with names, as in scikit-learn; extended summaries,
+# examples and see-also sections only where they help.
+NOT_ASKED_FOR = {"GL01", "RT02", "ES01", "EX01", "SA01"}
 
 
 def public_objects():

@@ -268,8 +268,9 @@ class TestStopping:
         assert estimator.n_iter_ == 5
 
     def test_warns_when_max_iter_comes_first(self, estimator_class, digits):
-        with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        with pytest.warns(ConvergenceWarning, match="max_iter=2") as caught:
             make(estimator_class, early_stopping=True, max_iter=2).fit(digits)
+        assert caught[0].filename == __file__  # it points at the caller
 
     def test_no_warning_without_early_stopping(self, estimator_class, digits):
         with warnings.catch_warnings():

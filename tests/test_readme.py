@@ -1,0 +1,29 @@
+"""The README and the pages keep their promises about files and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_that_are_named_exist(page):
+    for path in re.findall(r"\b(?:examples|docs|tests|skvae)/[\w/]+\.(?:py|md|json|png)", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_two_commands_install_and_do_everything():
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("pip install ")]
+    assert len(commands) == 2
+    assert commands[0].endswith("&& python examples/regime_comparison.py")
+    assert commands[1].endswith("&& pytest")
