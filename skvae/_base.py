@@ -229,6 +229,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             stopping = EarlyStopping(self.n_iter_no_change, self.tol)
             if X_val is None:
                 index, val_index = self._split(len(X), split_seed)
+                X_val = X
 
         shift, scale = (self.shift_, self.scale_) if resume else self._learn_units(X, index)
         self._check_values(X, shift, scale, name="X", resume=resume)
@@ -236,9 +237,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         val_rows = None
         if X_val is not None:
             self._check_values(X_val, shift, scale, name="X_val", resume=False)
-            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device)
-        elif val_index is not None:
-            val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
+            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, index=val_index, device=device)
 
         module = self._make_vae(X.shape[1], torch.Generator().manual_seed(init_seed))
         history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
@@ -262,15 +261,14 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             history.setdefault("validation_elbo", [math.nan] * len(history["elbo"]))
 
         def summarize(terms):
-            log_likelihood = terms["log_likelihood"] - X.shape[1] * log_scale
-            kl = terms["kl"]
+            kl, log_likelihood = terms["kl"], terms["log_likelihood"] - X.shape[1] * log_scale
             summary = {"loss": self.beta * kl - log_likelihood, "elbo": log_likelihood - kl}
-            if "validation_elbo" in history:
-                summary["validation_elbo"] = validate()
-            return {**summary, "log_likelihood": log_likelihood, "kl": kl}
-
-        def validate():
-            return math.nan if val_rows is None else float(_lower_bounds(module, val_rows, log_scale).mean())
+            summary |= {"log_likelihood": log_likelihood, "kl": kl}
+            if val_rows is not None:
+                summary["validation_elbo"] = float(_lower_bounds(module, val_rows, log_scale).mean())
+            elif "validation_elbo" in history:
+                summary["validation_elbo"] = math.nan
+            return summary
 
         def fitted(module):
             curves = {name: list(values) for name, values in history.items()}
