@@ -183,14 +183,15 @@ def _make_template(name: str, module: nn.Module, n_inputs: int, n_outputs: int, 
     template = Template(module).eval()
     contract = f"{name} must map a float32 tensor of shape (batch, {n_inputs}) to (batch, {n_outputs})"
     device = next((p.device for p in template.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad():
-            output = template(torch.zeros(2, n_inputs, device=device, dtype=torch.float32), generator)
-    except Exception as error:
-        raise ValueError(f"{contract}; on zeros of shape (2, {n_inputs}) it raised {error!r}.") from error
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if got != (2, n_outputs):
-        raise ValueError(f"{contract}; on zeros of shape (2, {n_inputs}) it returned {got}.")
+    for batch in (2, 1):
+        try:
+            with torch.no_grad():
+                output = template(torch.zeros(batch, n_inputs, device=device, dtype=torch.float32), generator)
+        except Exception as error:
+            raise ValueError(f"{contract}; on zeros of shape ({batch}, {n_inputs}) it raised {error!r}.") from error
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if got != (batch, n_outputs):
+            raise ValueError(f"{contract}; on zeros of shape ({batch}, {n_inputs}) it returned {got}.")
     return template
 
 

@@ -95,7 +95,15 @@ class Trainer:
         self.clip_value = clip_value
         self.shuffle_generator = shuffle_generator
         self.noise_generator = noise_generator
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._names, self._parameters = [], []
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                self._names.append(name)
+                self._parameters.append(parameter)
+        if not self._parameters:
+            raise ValueError(
+                "There is nothing to train: no parameter of the encoder or the decoder requires a gradient."
+            )
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
 
     def run(
@@ -151,7 +159,7 @@ class Trainer:
         if early_stopping is not None:
             early_stopping.restore(self.module)
         # A loss that is finite says that the weights before the last step were; these are the ones after it.
-        if not all(bool(value.isfinite().all()) for value in self.module.state_dict().values()):
+        if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             raise _divergence(epoch, "its last step left weights that are not finite")
         return stop
 
@@ -159,9 +167,9 @@ class Trainer:
         """Train on every row once and return the mean over the rows of each term of the loss."""
         self.module.train()
         totals: dict[str, Tensor] = {}
-        order = torch.randperm(len(rows), generator=self.shuffle_generator)
+        order = torch.randperm(len(rows), generator=self.shuffle_generator, device="cpu")
         with torch.enable_grad():
-            for index in order.split(self.batch_size):
+            for index in order.split(min(int(self.batch_size), len(rows))):
                 for name, term in self._step(rows[index]).items():
                     totals[name] = totals[name] + term if name in totals else term
         self.module.eval()
@@ -183,15 +191,27 @@ class Trainer:
         """Return the state of the optimiser and the generators as NumPy arrays."""
         moments = self.optimizer.state_dict()["state"]
         return {
-            "optimizer": [{k: v.cpu().numpy().copy() for k, v in moments[i].items()} for i in sorted(moments)],
+            "moments": {
+                self._names[i]: {key: value.cpu().numpy().copy() for key, value in entry.items()}
+                for i, entry in moments.items()
+            },
             "shuffle": self.shuffle_generator.get_state().numpy(),
             "noise": self.noise_generator.get_state().numpy(),
+            "noise_device": self.noise_generator.device.type,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        moments = [{k: torch.from_numpy(np.array(v)) for k, v in entry.items()} for entry in state["optimizer"]]
+        """Continue from what `state` returned.
+
+        A parameter that it does not know starts anew, as does the noise on another kind of device.
+        """
+        moments = {
+            i: {key: torch.from_numpy(np.array(value)) for key, value in state["moments"][name].items()}
+            for i, name in enumerate(self._names)
+            if name in state["moments"]
+        }
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": dict(enumerate(moments)), "param_groups": groups})
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.shuffle_generator.set_state(torch.from_numpy(np.array(state["shuffle"])))
-        self.noise_generator.set_state(torch.from_numpy(np.array(state["noise"])))
+        if state["noise_device"] == self.noise_generator.device.type:
+            self.noise_generator.set_state(torch.from_numpy(np.array(state["noise"])))

@@ -88,7 +88,8 @@ class NormalVAETransformer(BaseVAETransformer):
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
         (batch, n_features) to (batch, 2 * n_components): posterior means, then log variances. It is a
-        template: `fit` starts from its weights and trains a copy.
+        template: `fit` starts from its weights and trains a copy, in training
+        mode; pickling the estimator pickles the module.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, 2 * n_features): means, then raw scales. It is a template as
@@ -114,7 +115,8 @@ class NormalVAETransformer(BaseVAETransformer):
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False
-        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights.
+        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights. The ELBO of
+        a row set aside costs as many passes through the decoder as `score` takes, about two for each component.
     validation_fraction : float, default=0.1
         Share of the rows that early stopping sets aside, when `fit` gets no `X_val`.
     n_iter_no_change : int, default=10
@@ -150,7 +152,7 @@ class NormalVAETransformer(BaseVAETransformer):
         training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
         without it).
     validation_scores_ : list of float or None
-        The validation ELBO of each epoch, with early stopping.
+        The validation ELBO of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
         The largest of them: the score of the weights that were kept.
 
@@ -266,7 +268,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
         (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard
-        deviation. It is a template: `fit` starts from its weights and trains a copy.
+        deviation. It is a template: `fit` starts from its weights and trains a copy, in training
+        mode; pickling the estimator pickles the module.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, n_features): the logits. It is a template as
@@ -293,7 +296,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False
-        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights.
+        Whether to set rows aside, to stop when their ELBO no longer rises, and to keep the best weights. The ELBO of
+        a row set aside costs as many passes through the decoder as `score` takes, about two for each component.
     validation_fraction : float, default=0.1
         Share of the rows that early stopping sets aside, when `fit` gets no `X_val`.
     n_iter_no_change : int, default=10
@@ -329,7 +333,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
         without it).
     validation_scores_ : list of float or None
-        The validation ELBO of each epoch, with early stopping.
+        The validation ELBO of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
         The largest of them: the score of the weights that were kept.
 
@@ -355,7 +359,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
 
     _parameter_constraints: dict = {
         **BaseVAETransformer._parameter_constraints,
-        "data_range": [tuple, list, None],
+        "data_range": [tuple, list, np.ndarray, None],
     }
 
     _clip = True
@@ -409,12 +413,12 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         if self.data_range is not None:
             low, high = validation.bounds(self.data_range, "data_range")
         else:
-            low, high = validation.extent(X, index)
+            low, high = validation.extent(X)
         return low, high - low or 1.0
 
     def _check_values(self, X, shift, scale, *, name, resume):
         low, high = shift, shift + scale
-        if resume and self.data_range is not None and validation.bounds(self.data_range, "data_range") != (low, high):
+        if resume and self.data_range is not None and self._learn_units(X, None) != (shift, scale):
             raise ValueError(
                 f"data_range={self.data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
                 f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
@@ -428,11 +432,11 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         culprit = smallest if smallest < low - rounding else largest
         if self.data_range is None:
             raise ValueError(
-                f"{name} contains {culprit:.6g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
+                f"{name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
                 f"was fitted on; training on it would lose data. Give data_range=(low, high) for the range of all data."
             )
         raise ValueError(
-            f"{name} contains {culprit:.6g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
+            f"{name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
             f"the data_range that holds all of it."
         )
 

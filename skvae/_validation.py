@@ -59,7 +59,12 @@ def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
     if name != "X":  # validate_data calls everything X
         check_array(X, input_name=name)
-    X = validate_data(estimator, X, reset=reset)
+    try:
+        X = validate_data(estimator, X, reset=reset)
+    except ValueError as error:
+        if name == "X":
+            raise
+        raise ValueError(f"{name}: {error}") from error
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
     return X
@@ -246,10 +251,10 @@ def resolve_device(device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.ones(1, device=resolved).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"device={device!r} cannot be used: {str(error).splitlines()[0]} "
-            f"Choose 'auto', 'cpu' or a device that torch finds on this machine."
+            f"device={device!r} cannot be used: {reason}. Choose 'auto', 'cpu' or a device that torch finds here."
         ) from error
     return resolved

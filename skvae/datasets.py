@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def _read(path, magic, shape, digest):
     """Return the array in the idx file at `path` after checking everything that can be checked."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Replace the file, or delete it to fetch it again."
         ) from error
@@ -81,7 +82,7 @@ def _read(path, magic, shape, digest):
     size = len(header) + int(np.prod(shape))
     fault = None
     if content[:4] != header[:4]:
-        fault = f"begins with {content[:4].hex()}, not with the magic number {header[:4].hex()}"
+        fault = f"begins with {content[:4].hex() or 'nothing'}, not with the magic number {header[:4].hex()}"
     elif content[: len(header)] != header:
         fault = f"does not say in its header that its shape is {shape}"
     elif len(content) != size:
@@ -96,7 +97,13 @@ def _read(path, magic, shape, digest):
 def _download(folder):
     """Fetch the data from OpenML and keep it in `folder` as idx files, each whole or not there at all."""
     parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
-    data, target = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, parser=parser)
+    try:
+        data, target = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, parser=parser)
+    except OSError as error:
+        raise OSError(
+            f"Fashion-MNIST is not in {folder}, and it could not be downloaded from OpenML: {error}. Put the four idx "
+            f"files there, or name the folder above theirs by data_home or SKVAE_DATA_HOME."
+        ) from error
     pixels, labels = np.asarray(data).astype(np.uint8), np.asarray(target).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     start = 0
@@ -159,7 +166,7 @@ def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype
     Raises
     ------
     ValueError
-        When `subset` is unknown, or a file is truncated or altered.
+        When `subset` is unknown, `dtype` cannot hold the pixels, or a file is truncated or altered.
     OSError
         When the data are not there and cannot be downloaded or stored.
 
@@ -172,6 +179,8 @@ def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype
     """
     if subset not in ("train", "test", "all"):
         raise ValueError(f"subset must be 'train', 'test' or 'all'; got {subset!r}.")
+    if np.dtype(dtype).kind not in "uif" or not np.can_cast(np.uint8, dtype):
+        raise ValueError(f"dtype must be a number type that holds 0 to 255; got {dtype!r}.")
     home = data_home if data_home is not None else os.environ.get("SKVAE_DATA_HOME") or get_data_home()
     folder = Path(home).expanduser() / _FOLDER
     subsets = ("train", "test") if subset == "all" else (subset,)

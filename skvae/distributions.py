@@ -89,8 +89,10 @@ class _LogProb(torch.autograd.Function):
     Both are written for the distance from x to the likelier end of [0, 1], so that neither cancels.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, e: Tensor, x: Tensor) -> Tensor:
+    def forward(e: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         a = e.abs()
         m = -torch.expm1(-a)
         distance = torch.where(e > 0, 1 - x, x)
@@ -103,12 +105,16 @@ class _LogProb(torch.autograd.Function):
             (x - 0.5) - near * _series(_MEAN_SERIES, near * near),
             torch.where(e > 0, lower - distance, distance - lower),
         )
-        ctx.save_for_backward(e, x, slope)
-        return -a * distance - log_mass
+        return -a * distance - log_mass, slope
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (grad,) = grads
+        grad, _ = grads
         e, x, slope = ctx.saved_tensors
         if torch.is_grad_enabled():  # the backward pass is itself differentiated
             slope = x - _mean(e)
@@ -136,7 +142,8 @@ def log_prob(e: Tensor, x: Tensor) -> Tensor:
     """
     dtype = torch.promote_types(torch.promote_types(e.dtype, x.dtype), torch.float32)
     e, x = torch.broadcast_tensors(e.to(dtype), x.to(dtype))
-    return _LogProb.apply(e, x)
+    value, _ = _LogProb.apply(e, x)
+    return value
 
 
 def _cdf_upward(a: Tensor, w: Tensor) -> Tensor:
@@ -165,35 +172,44 @@ def _quantile_slope(e: Tensor, x: Tensor) -> Tensor:
 class _Cdf(torch.autograd.Function):
     """F(x; e) = (exp(e x) - 1) / (exp(e) - 1)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, e: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(e, x)
+    def forward(e: Tensor, x: Tensor) -> Tensor:
         a = e.abs()
         downward = torch.expm1(-a * x) / torch.expm1(-a)
         value = torch.where(e > 0, downward * (-a * (1 - x)).exp(), downward)
         return torch.where(a < 1e-20, x, value)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grads
         e, x = ctx.saved_tensors
-        density = _LogProb.apply(e, x).exp()
+        density = log_prob(e, x).exp()
         return -grad * density * _quantile_slope(e, x), grad * density
 
 
 class _Icdf(torch.autograd.Function):
     """The inverse of `_Cdf` in x; u and 1 - u are both carried, since one of them holds the digits."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, e: Tensor, u: Tensor) -> Tensor:
+    def forward(e: Tensor, u: Tensor) -> Tensor:
         a = e.abs()
         v, complement = torch.where(e > 0, 1 - u, u), torch.where(e > 0, u, 1 - u)
         mass = v * -torch.expm1(-a)
         log = torch.where(mass < 0.5, torch.log1p(-mass), torch.logaddexp(complement.log(), v.log() - a))
         w = torch.where(a < 1e-20, v, -log / a).clamp(0, 1)
-        x = torch.where(e > 0, 1 - w, w)
-        ctx.save_for_backward(e, x)
-        return x
+        return torch.where(e > 0, 1 - w, w)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -201,7 +217,7 @@ class _Icdf(torch.autograd.Function):
         e, x = ctx.saved_tensors
         return (
             grad * _quantile_slope(e, x) if ctx.needs_input_grad[0] else None,
-            grad * (-_LogProb.apply(e, x)).exp() if ctx.needs_input_grad[1] else None,
+            grad * (-log_prob(e, x)).exp() if ctx.needs_input_grad[1] else None,
         )
 
 
@@ -321,7 +337,7 @@ class ContinuousBernoulli(ExponentialFamily):
     @property
     def stddev(self) -> Tensor:
         """The standard deviation."""
-        return _stddev(self._finite_logits)
+        return torch.where(self.logits.isinf(), 0, _stddev(self._finite_logits))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density e x - A(e) at `value`, in nats."""
@@ -335,14 +351,16 @@ class ContinuousBernoulli(ExponentialFamily):
         """Return the cumulative distribution function at `value`."""
         if self._validate_args:
             self._validate_sample(value)
-        e, value = self._with_logits(value)
-        return _Cdf.apply(e, value.clamp(0, 1))
+        e, x = self._with_logits(value)
+        point = torch.where(self.logits > 0, x >= 1, x >= 0).to(x.dtype)
+        return torch.where(self.logits.isinf(), point, _Cdf.apply(e, x.clamp(0, 1)))
 
     def icdf(self, value: Tensor) -> Tensor:
         """Return the quantile at the probability `value` in [0, 1]."""
         if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
             raise ValueError("The argument of icdf is a probability: every value must lie in [0, 1].")
-        return _Icdf.apply(*self._with_logits(value))
+        quantile = _Icdf.apply(*self._with_logits(value))
+        return torch.where(self.logits.isinf(), (self.logits > 0).to(quantile.dtype), quantile)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return reparametrised samples: the quantiles of uniform draws from torch's global generator."""
@@ -379,4 +397,6 @@ def _kl_continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> 
     e, f = broadcast_all(p._finite_logits, q._finite_logits)
     flip = e >= 1
     e, f = torch.where(flip, -e, e), torch.where(flip, -f, f)
-    return -_entropy(e) - log_prob(f, _mean(e))
+    divergence = -_entropy(e) - log_prob(f, _mean(e))
+    point = torch.where(p.logits == q.logits, 0.0, torch.inf).to(divergence.dtype)
+    return torch.where(p.logits.isinf() | q.logits.isinf(), point, divergence)

@@ -19,8 +19,7 @@ def page():
     """The names that the page's code defines, in a module of their own so that they can be pickled."""
     module = sys.modules["likelihood_page"] = types.ModuleType("likelihood_page")
     for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M):
-        if not block.startswith(">>>"):
-            exec(block, vars(module))
+        exec(block, vars(module))
     yield vars(module)
     del sys.modules["likelihood_page"]
 

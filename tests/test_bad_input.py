@@ -68,7 +68,7 @@ def test_bad_validation_data_is_called_by_its_name(fitted, digits, bad):
 BAD_CALLS = {
     "width of X": (lambda e, X: e.transform(X[:, :9]), "X has 9 features, but .* is expecting 64 features as input"),
     "width of X in partial_fit": (lambda e, X: e.partial_fit(X[:, :9]), "X has 9 features, but .* is expecting 64"),
-    "width of X_val": (lambda e, X: e.fit(X, X_val=X[:, :9]), "X has 9 features, but .* is expecting 64 features"),
+    "width of X_val": (lambda e, X: e.fit(X, X_val=X[:, :9]), "X_val: X has 9 features, but .* is expecting 64"),
     "width of Z": (lambda e, X: e.inverse_transform(X), "Z has 64 columns, but the model has 3 latent components"),
     "NaN in Z": (lambda e, X: e.inverse_transform(np.full((1, 3), np.nan)), "Input Z contains NaN"),
     "one-dimensional Z": (lambda e, X: e.inverse_transform(np.zeros(3)), "Expected 2D array, got 1D array instead"),
@@ -166,6 +166,7 @@ BAD_PARAMETERS = [
     (BOTH, {"random_state": -1}, "The 'random_state' parameter"),
     (BOTH, {"device": "gpu"}, "device='gpu' cannot be used"),
     (BOTH, {"device": 1.5}, "The 'device' parameter"),
+    (BOTH, {"device": "meta"}, "device='meta' cannot be used"),
     (BOTH, {"verbose": "loud"}, "The 'verbose' parameter"),
     ((NORMAL,), {"min_scale": 0.0}, "The 'min_scale' parameter"),
     ((NORMAL,), {"min_scale": np.inf}, "The 'min_scale' parameter"),

@@ -131,6 +131,25 @@ def test_a_truncated_archive_is_named(tmp_path, published):
         fetch_fashion_mnist(data_home=tmp_path, subset="test")
 
 
+def test_a_damaged_archive_is_named(tmp_path, published):
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for (name, magic, *_), array in zip(datasets._FILES["test"], published["test"], strict=True):
+        (folder / f"{name}.gz").write_bytes(gzip.compress(idx(magic, array)))
+    path = folder / "t10k-images-idx3-ubyte.gz"
+    whole = path.read_bytes()
+    for position in range(20, len(whole), 150):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x5A]) + whole[position + 1 :])
+        with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz"):
+            fetch_fashion_mnist(data_home=tmp_path, subset="test")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", str, "datetime64[s]"])
+def test_dtypes_that_cannot_hold_a_pixel(home, dtype):
+    with pytest.raises(ValueError, match="dtype must be a number type that holds 0 to 255"):
+        fetch_fashion_mnist(data_home=home, dtype=dtype)
+
+
 def test_unknown_subset():
     with pytest.raises(ValueError, match="subset must be 'train', 'test' or 'all'; got 'validation'"):
         fetch_fashion_mnist(subset="validation")
@@ -171,7 +190,7 @@ def test_a_download_that_fails_leaves_nothing(tmp_path, published, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(datasets, "fetch_openml", fail)
-    with pytest.raises(OSError, match="no network"):
+    with pytest.raises(OSError, match=r"fashion-mnist.*no network.*Put the four idx files there"):
         fetch_fashion_mnist(data_home=tmp_path)
     assert not (tmp_path / "fashion-mnist").exists()
 

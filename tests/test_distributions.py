@@ -242,7 +242,13 @@ class TestKnownFailures:
         assert distribution.mean.tolist() == [0, 1]
         assert distribution.variance.tolist() == [0, 0]
         assert distribution.entropy().tolist() == [-torch.inf, -torch.inf]
-        assert distribution.icdf(torch.tensor(0.5)).tolist() == pytest.approx([0, 1])
+        assert distribution.stddev.tolist() == [0, 0]
+        assert distribution.icdf(torch.tensor(0.5)).tolist() == [0, 1]
+        assert distribution.cdf(torch.tensor(0.5)).tolist() == [1, 0]
+        assert distribution.cdf(torch.tensor(1.0)).tolist() == [1, 1]
+        other = ContinuousBernoulli(logits=torch.tensor([-torch.inf, 3.0]))
+        assert kl_divergence(distribution, other).tolist() == [0, torch.inf]
+        assert kl_divergence(other, distribution).tolist() == [0, torch.inf]
 
     @pytest.mark.parametrize("probs", [1.5, -0.1, math.nan])
     def test_probs_outside_the_unit_interval(self, probs):
@@ -342,6 +348,21 @@ def test_gradients_agree_with_finite_differences():
             lambda e, v, method=method: getattr(ContinuousBernoulli(logits=e, validate_args=False), method)(v),
             (logits, x),
         )
+
+
+@pytest.mark.parametrize("method", ["log_prob", "cdf", "icdf"])
+def test_function_transforms(method):
+    logits, x = torch.tensor([-3.0, 0.0, 0.4, 8.0]), torch.tensor(0.3)
+
+    def evaluate(e):
+        return getattr(ContinuousBernoulli(logits=e, validate_args=False), method)(x)
+
+    expected = logits.clone().requires_grad_()
+    first = derivative(evaluate(expected), expected)
+    assert torch.allclose(torch.func.vmap(evaluate)(logits), evaluate(logits))
+    assert torch.allclose(torch.func.vmap(torch.func.grad(evaluate))(logits), first, atol=1e-6)
+    second = torch.func.vmap(torch.func.grad(torch.func.grad(evaluate)))(logits)
+    assert torch.allclose(second, derivative(first, expected), atol=1e-6)
 
 
 def test_low_precision_is_computed_in_float32():

@@ -97,6 +97,15 @@ def test_fits_in_two_threads_give_the_bits_of_fits_alone(estimator_class, digits
     assert results == alone
 
 
+def test_the_users_default_device_does_not_leak_in(estimator_class, digits):
+    expected = bits(make(estimator_class, device="cpu", dropout=0.1).fit(digits), digits)
+    torch.set_default_device("meta")
+    try:
+        assert bits(make(estimator_class, device="cpu", dropout=0.1).fit(digits), digits) == expected
+    finally:
+        torch.set_default_device(None)
+
+
 def test_the_users_torch_settings_do_not_leak_in(estimator_class, digits):
     expected = bits(make(estimator_class).fit(digits), digits)
     default = torch.get_default_dtype()

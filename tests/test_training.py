@@ -92,7 +92,7 @@ def test_state_continues_to_the_bit(rows):
     first = trainer(part)
     run(first, rows, 3)
     state = first.state()
-    assert all(isinstance(array, np.ndarray) for entry in state["optimizer"] for array in entry.values())
+    assert all(isinstance(array, np.ndarray) for entry in state["moments"].values() for array in entry.values())
     second = trainer(part)
     second.load_state(state)
     run(second, rows, 2)

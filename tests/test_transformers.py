@@ -455,6 +455,100 @@ class TestModules:
         assert is_conv == (encoder != "dense")
 
 
+class Spare(nn.Module):
+    """Has a parameter that its output does not depend on, ahead of those that it does."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.utils.skip_init(nn.Linear, 2, 2)
+        self.linear = nn.utils.skip_init(nn.Linear, 64, 6)
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class TestOddModules:
+    def test_a_parameter_without_a_gradient(self, digits):
+        stream = make(NormalVAETransformer, encoder=Spare())
+        for _ in range(3):
+            stream.partial_fit(digits)
+        assert bits(stream, digits) == bits(make(NormalVAETransformer, encoder=Spare(), max_iter=3).fit(digits), digits)
+
+    def test_freezing_between_calls(self, estimator_class, digits):
+        module = Spare()
+        stream = make(estimator_class, encoder=module).partial_fit(digits)
+        stream.set_params(encoder=Spare().requires_grad_(False)).partial_fit(digits)
+        frozen = stream.module_.encoder.module.linear.weight.clone()
+        stream.partial_fit(digits)
+        assert torch.equal(frozen, stream.module_.encoder.module.linear.weight)
+        stream.set_params(encoder=module).partial_fit(digits)
+        assert not torch.equal(frozen, stream.module_.encoder.module.linear.weight)
+
+    def test_nothing_to_train(self, digits):
+        decoder = nn.utils.skip_init(nn.Linear, 3, 128).requires_grad_(False)
+        nn.init.zeros_(decoder.weight)
+        with pytest.raises(ValueError, match="There is nothing to train"):
+            make(NormalVAETransformer, encoder=Spare().requires_grad_(False), decoder=decoder).fit(digits)
+
+    def test_lazy_layers_are_drawn_from_random_state(self, digits):
+        weights = []
+        for seed in (0, 0, 1):
+            lazy = nn.Sequential(nn.LazyLinear(6))
+            fitted = make(NormalVAETransformer, encoder=lazy, random_state=seed, learning_rate_init=1e-12).fit(digits)
+            weights.append(fitted.module_.encoder.module[0].weight)
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.allclose(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("batch_size", [np.int64(50), 2**70])
+def test_batch_sizes(estimator_class, digits, batch_size):
+    expected = make(estimator_class, batch_size=min(int(batch_size), 300)).fit(digits)
+    assert bits(make(estimator_class, batch_size=batch_size).fit(digits), digits) == bits(expected, digits)
+
+
+def test_numpy_parameters(estimator_class, digits):
+    fitted = make(
+        estimator_class, n_components=np.int64(3), hidden_layer_sizes=np.array([16]), image_shape=np.array([8, 8])
+    ).fit(digits)
+    assert bits(fitted, digits) == bits(make(estimator_class).fit(digits), digits)
+
+
+def test_a_range_that_does_not_survive_rounding(digits):
+    """low + (high - low) need not be high."""
+    assert -0.8 + (1.5 - -0.8) != 1.5
+    stream = make(ContinuousBernoulliVAETransformer, data_range=(-0.8, 1.5))
+    stream.partial_fit(digits / 16).partial_fit(digits / 16)
+    assert stream.n_iter_ == 2
+
+
+def test_learned_range_covers_the_rows_that_are_set_aside(digits):
+    X = digits.copy()
+    X[7, 7] = 1000
+    for seed in range(4):
+        fitted = make(
+            ContinuousBernoulliVAETransformer, early_stopping=True, n_iter_no_change=1, tol=1e9, random_state=seed
+        ).fit(X)
+        assert fitted.scale_ == 1000
+        fitted.partial_fit(X)
+
+
+def test_scores_of_a_warm_start_are_those_of_the_last_fit(estimator_class, digits):
+    estimator = make(estimator_class, early_stopping=True, n_iter_no_change=2, tol=1e9, warm_start=True)
+    estimator.fit(digits).fit(digits)
+    assert len(estimator.validation_scores_) == 3
+    assert len(estimator.history_["validation_elbo"]) == 6
+    assert estimator.best_validation_score_ == max(estimator.validation_scores_)
+
+
+def test_optimiser_state_from_another_kind_of_device(estimator_class, digits):
+    stream = make(estimator_class).partial_fit(digits)
+    stream._training_state.update(noise=np.zeros(16, np.uint8), noise_device="cuda")
+    assert stream.partial_fit(digits).n_iter_ == 2
+
+
 def test_verbose_prints_a_line_an_epoch(estimator_class, digits, capsys):
     make(estimator_class, verbose=1, max_iter=3).fit(digits, X_val=digits[:5])
     lines = capsys.readouterr().out.splitlines()
