@@ -161,7 +161,8 @@ def mean_and_std(X: np.ndarray, index: np.ndarray | None = None) -> tuple[float,
         return low, 1.0
     n_entries = (len(X) if index is None else len(index)) * X.shape[1]
     mean = math.fsum(np.sum(chunk, dtype=np.float64) for chunk in _raw_chunks(X, index)) / n_entries
-    squares = (np.square((chunk - np.float64(mean)) / spread).sum() for chunk in _raw_chunks(X, index))
+    deviations = (np.subtract(chunk, mean, dtype=np.float64) / spread for chunk in _raw_chunks(X, index))
+    squares = (np.square(deviation).sum() for deviation in deviations)
     return mean, spread * math.sqrt(math.fsum(squares) / n_entries)
 
 
