@@ -95,15 +95,10 @@ class Trainer:
         self.clip_value = clip_value
         self.shuffle_generator = shuffle_generator
         self.noise_generator = noise_generator
-        self._names, self._parameters = [], []
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                self._names.append(name)
-                self._parameters.append(parameter)
-        if not self._parameters:
-            raise ValueError(
-                "There is nothing to train: no parameter of the encoder or the decoder requires a gradient."
-            )
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not trained:
+            raise ValueError("There is nothing to train: no parameter of any network requires a gradient.")
+        self._names, self._parameters = list(trained), list(trained.values())
         self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
 
     def run(

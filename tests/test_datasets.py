@@ -120,23 +120,24 @@ def test_an_altered_file_is_named(home, damage):
     assert len(fetch_fashion_mnist(data_home=home, subset="test").data) == 3
 
 
-def test_a_truncated_archive_is_named(tmp_path, published):
-    folder = tmp_path / "fashion-mnist"
+def store_compressed_test_files(home, published):
+    """Store the two files of the test subset; return the path of the images."""
+    folder = home / "fashion-mnist"
     folder.mkdir()
     for (name, magic, *_), array in zip(datasets._FILES["test"], published["test"], strict=True):
         (folder / f"{name}.gz").write_bytes(gzip.compress(idx(magic, array)))
-    path = folder / "t10k-images-idx3-ubyte.gz"
+    return folder / "t10k-images-idx3-ubyte.gz"
+
+
+def test_a_truncated_archive_is_named(tmp_path, published):
+    path = store_compressed_test_files(tmp_path, published)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
         fetch_fashion_mnist(data_home=tmp_path, subset="test")
 
 
 def test_a_damaged_archive_is_named(tmp_path, published):
-    folder = tmp_path / "fashion-mnist"
-    folder.mkdir()
-    for (name, magic, *_), array in zip(datasets._FILES["test"], published["test"], strict=True):
-        (folder / f"{name}.gz").write_bytes(gzip.compress(idx(magic, array)))
-    path = folder / "t10k-images-idx3-ubyte.gz"
+    path = store_compressed_test_files(tmp_path, published)
     whole = path.read_bytes()
     for position in range(20, len(whole), 150):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x5A]) + whole[position + 1 :])
