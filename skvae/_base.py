@@ -93,9 +93,9 @@ def _lower_bounds(vae, rows, log_scale, n_importance_samples=1):
     bounds = []
     with torch.inference_mode():
         for x in rows.chunks(n_rows):
-            log_weights = torch.cat([vae.log_weights(x, block) for block in blocks], dim=1).double()
+            log_weights = torch.cat([vae.log_weights(x, block) for block in blocks], dim=1).cpu().double()
             groups = log_weights.unflatten(1, (n_groups, n_importance_samples))
-            bounds.append((groups.logsumexp(2) - math.log(n_importance_samples)).mean(1).cpu().numpy())
+            bounds.append((groups.logsumexp(2) - math.log(n_importance_samples)).mean(1).numpy())
     return np.concatenate(bounds) - n_features * log_scale
 
 

@@ -161,14 +161,15 @@ class Trainer:
     def run_epoch(self, rows: Batches, epoch: int) -> dict[str, float]:
         """Train on every row once and return the mean over the rows of each term of the loss."""
         self.module.train()
-        totals: dict[str, Tensor] = {}
+        sums: dict[str, list[Tensor]] = {}
         order = torch.randperm(len(rows), generator=self.shuffle_generator, device="cpu")
         with torch.enable_grad():
             for index in order.split(min(int(self.batch_size), len(rows))):
                 for name, term in self._step(rows[index]).items():
-                    totals[name] = totals[name] + term if name in totals else term
+                    sums.setdefault(name, []).append(term)
         self.module.eval()
-        means = {name: float(total) / len(rows) for name, total in totals.items()}
+        # The device is read once an epoch; the addition is in float64, which not every device has.
+        means = {name: float(torch.stack(terms).cpu().double().sum()) / len(rows) for name, terms in sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise _divergence(epoch, ", ".join(f"{name} {mean:g}" for name, mean in means.items()))
         return means

@@ -189,7 +189,7 @@ class VAE(nn.Module):
         return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
 
     def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective on a batch, and its two terms summed over the rows in float64.
+        """Return the objective on a batch, and its two terms summed over the rows.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ class VAE(nn.Module):
         kl = self.kl(mean, std)
         terms = {"log_likelihood": log_likelihood, "kl": kl}
         loss = (self.beta * kl - log_likelihood).mean()
-        return loss, {name: term.detach().sum(dtype=torch.float64) for name, term in terms.items()}
+        return loss, {name: term.detach().sum() for name, term in terms.items()}
 
     def log_weights(self, x: Tensor, points: Tensor) -> Tensor:
         r"""Return the log importance weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
