@@ -4,6 +4,9 @@ import hashlib
 import os
 import pickle
 
+# Networks this small are slowed down by threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # scikit-learn's array API checks run only where SciPy was imported with this.
 os.environ["SCIPY_ARRAY_API"] = "1"
 
