@@ -229,7 +229,6 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             stopping = EarlyStopping(self.n_iter_no_change, self.tol)
             if X_val is None:
                 index, val_index = self._split(len(X), split_seed)
-                X_val = X
 
         shift, scale = (self.shift_, self.scale_) if resume else self._learn_units(X, index)
         self._check_values(X, shift, scale, name="X", resume=resume)
@@ -237,7 +236,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         val_rows = None
         if X_val is not None:
             self._check_values(X_val, shift, scale, name="X_val", resume=False)
-            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, index=val_index, device=device)
+            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device)
+        elif val_index is not None:
+            val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
 
         module = self._make_vae(X.shape[1], torch.Generator("cpu").manual_seed(init_seed))
         history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}

@@ -176,6 +176,7 @@ class Trainer:
 
     def _step(self, batch: Tensor) -> dict[str, Tensor]:
         self.optimizer.zero_grad()
+        # To mypy, every attribute of a module is a tensor or a module.
         loss, terms = self.module.loss(batch, self.noise_generator)  # type: ignore[operator]
         loss.backward()
         if self.clip_value is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from skvae import datasets
+from skvae import NormalVAETransformer, datasets
 from skvae.datasets import fetch_fashion_mnist
 
 
@@ -230,10 +231,6 @@ class TestRealData:
         assert np.bincount(bunch.target).tolist() == [7000] * 10
 
     def test_latents_of_real_images_are_worth_something(self):
-        from sklearn.linear_model import LogisticRegression
-
-        from skvae import NormalVAETransformer
-
         X, y = fetch_fashion_mnist(subset="test", return_X_y=True)
         vae = NormalVAETransformer(max_iter=4, random_state=0).fit(X[:5000])
         classifier = LogisticRegression(max_iter=1000).fit(vae.transform(X[:5000]), y[:5000])
