@@ -141,7 +141,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
     @abstractmethod
     def _make_vae(self, n_features, generator):
-        """Return an untrained VAE on the CPU, its weights drawn from `generator`."""
+        """Return an untrained VAE on the CPU, its weights drawn from `generator`, or for None not set at all."""
 
     # Fitting
 
@@ -232,15 +232,16 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         shift, scale = (self.shift_, self.scale_) if resume else self._learn_units(X, index)
         self._check_values(X, shift, scale, name="X", resume=resume)
-        rows = validation.Rows(X, shift, scale, clip=self._clip, index=index, device=device)
+        rows = validation.Rows(X, shift, scale, clip=self._clip, index=index, device=device, read_often=True)
         val_rows = None
         if X_val is not None:
             self._check_values(X_val, shift, scale, name="X_val", resume=False)
-            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device)
+            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device, read_often=True)
         elif val_index is not None:
             val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
 
-        module = self._make_vae(X.shape[1], torch.Generator("cpu").manual_seed(init_seed))
+        # Weights are drawn only where there are none to go on from.
+        module = self._make_vae(X.shape[1], None if resume else torch.Generator("cpu").manual_seed(init_seed))
         history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         if resume:
             self._copy_weights(module)

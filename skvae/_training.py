@@ -1,7 +1,7 @@
 """The training loop: shuffled minibatches, clipped gradients, Adam, history and early stopping.
 
-It knows nothing of autoencoders: a module offers ``loss(batch, generator)``, which returns the objective on a batch
-and a dictionary of terms summed over its rows.
+It knows nothing of autoencoders: a module offers ``loss(batch, generator)``, which returns a dictionary of terms summed
+over the rows of the batch, and a function that gives the gradient of the objective.
 """
 
 import math
@@ -63,13 +63,23 @@ def _divergence(epoch: int, what: str) -> ValueError:
     )
 
 
+# What an allocation must not exceed to be handed out again by glibc rather than returned to the system and faulted in
+# anew, once an allocation of that size has been freed.
+_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
+
+
 class Trainer:
     """Adam on a module's loss, an epoch at a time.
+
+    On a CUDA device the steps of a module whose attribute ``capturable`` is true are captured as graphs, one for each
+    size of batch.
 
     Parameters
     ----------
     module : nn.Module
-        Offers ``loss(batch, generator) -> (loss, terms)``. It is trained in place.
+        Offers ``loss(batch, generator) -> (terms, gradients)``: the terms to record, summed over the rows, and a
+        function that returns the gradient of the objective in each parameter that requires one, or None for one that
+        plays no part. It is trained in place.
     learning_rate : float
         Adam's step size.
     batch_size : int
@@ -78,6 +88,10 @@ class Trainer:
         Bound on the absolute value of each entry of the gradient; None leaves the gradient alone.
     shuffle_generator, noise_generator : torch.Generator
         The sources of the order of the rows (on the CPU) and of all that the loss draws (on the module's device).
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
     def __init__(
@@ -91,6 +105,7 @@ class Trainer:
         noise_generator: torch.Generator,
     ) -> None:
         self.module = module
+        self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.clip_value = clip_value
         self.shuffle_generator = shuffle_generator
@@ -99,7 +114,12 @@ class Trainer:
         if not trained:
             raise ValueError("There is nothing to train: no parameter of any network requires a gradient.")
         self._names, self._parameters = list(trained), list(trained.values())
-        self.optimizer = torch.optim.Adam(self._parameters, lr=learning_rate, fused=True)
+        self._means = [torch.zeros_like(p) for p in self._parameters]
+        self._squares = [torch.zeros_like(p) for p in self._parameters]
+        self._n_steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
+        self._sums: dict[str, Tensor] = {}
+        captures = self._n_steps.is_cuda and getattr(module, "capturable", False)
+        self._step = _CapturedSteps(self._train_on, noise_generator) if captures else self._train_on
 
     def run(
         self,
@@ -150,7 +170,6 @@ class Trainer:
             stop = on_epoch_end() or stop
             if stop:
                 break
-        self.optimizer.zero_grad()  # gives back the memory of the gradients
         if early_stopping is not None:
             early_stopping.restore(self.module)
         # A loss that is finite says that the weights before the last step were; these are the ones after it.
@@ -160,37 +179,69 @@ class Trainer:
 
     def run_epoch(self, rows: Batches, epoch: int) -> dict[str, float]:
         """Train on every row once and return the mean over the rows of each term of the loss."""
+        torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.module.train()
-        sums: dict[str, list[Tensor]] = {}
         order = torch.randperm(len(rows), generator=self.shuffle_generator, device="cpu")
-        with torch.enable_grad():
-            for index in order.split(min(int(self.batch_size), len(rows))):
-                for name, term in self._step(rows[index]).items():
-                    sums.setdefault(name, []).append(term)
+        for index in order.split(min(int(self.batch_size), len(rows))):
+            self._step(rows[index])
         self.module.eval()
-        # The device is read once an epoch; the addition is in float64, which not every device has.
-        means = {name: float(torch.stack(terms).cpu().double().sum()) / len(rows) for name, terms in sums.items()}
+        # The device is read once an epoch.
+        means = {name: float(total) / len(rows) for name, total in self._sums.items()}
+        for total in self._sums.values():
+            total.zero_()
         if not all(map(math.isfinite, means.values())):
             raise _divergence(epoch, ", ".join(f"{name} {mean:g}" for name, mean in means.items()))
         return means
 
-    def _step(self, batch: Tensor) -> dict[str, Tensor]:
-        self.optimizer.zero_grad()
+    @torch.no_grad()
+    def _train_on(self, batch: Tensor) -> None:
+        """Take one step on `batch`, and add its terms to the sums."""
         # To mypy, every attribute of a module is a tensor or a module.
-        loss, terms = self.module.loss(batch, self.noise_generator)  # type: ignore[operator]
-        loss.backward()
+        terms, differentiate = self.module.loss(batch, self.noise_generator)  # type: ignore[operator]
+        for name, term in terms.items():
+            if name not in self._sums:
+                # Not every device has float64.
+                dtype = torch.float32 if term.device.type == "mps" else torch.float64
+                self._sums[name] = torch.zeros((), dtype=dtype, device=term.device)
+            self._sums[name] += term
+        self._adam(differentiate())
+
+    def _adam(self, gradients: list[Tensor | None]) -> None:
+        """Clip the gradients and update the parameters and their moments [1]_."""
+        updates = [
+            (p, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g), mean, square)
+            for p, g, mean, square in zip(self._parameters, gradients, self._means, self._squares, strict=True)
+            if g is not None
+        ]
+        parameters, present, means, squares = (list(column) for column in zip(*updates, strict=True))
         if self.clip_value is not None:
-            nn.utils.clip_grad_value_(self._parameters, self.clip_value)
-        self.optimizer.step()
-        return terms
+            for gradient in present:
+                gradient.clamp_(-self.clip_value, self.clip_value)
+        self._n_steps += 1
+        # torch.optim.Adam(fused=True) ends in this call, after as much time again on a small network.
+        torch._fused_adam_(
+            parameters,
+            present,
+            means,
+            squares,
+            [],
+            [self._n_steps] * len(parameters),
+            lr=self.learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the state of the optimiser and the generators as NumPy arrays."""
-        moments = self.optimizer.state_dict()["state"]
         return {
+            "n_steps": self._n_steps.cpu().numpy().copy(),
             "moments": {
-                self._names[i]: {key: value.cpu().numpy().copy() for key, value in entry.items()}
-                for i, entry in moments.items()
+                name: (mean.cpu().numpy().copy(), square.cpu().numpy().copy())
+                for name, mean, square in zip(self._names, self._means, self._squares, strict=True)
             },
             "shuffle": self.shuffle_generator.get_state().numpy(),
             "noise": self.noise_generator.get_state().numpy(),
@@ -200,15 +251,54 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned.
 
-        A parameter that it does not know starts anew, as does the noise on another kind of device.
+        The moments of a parameter that it does not know start anew, as does the noise on another kind of device.
         """
-        moments = {
-            i: {key: torch.from_numpy(np.array(value)) for key, value in state["moments"][name].items()}
-            for i, name in enumerate(self._names)
-            if name in state["moments"]
-        }
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._n_steps.copy_(torch.from_numpy(np.array(state["n_steps"])))
+        for name, *moments in zip(self._names, self._means, self._squares, strict=True):
+            for moment, value in zip(moments, state["moments"].get(name, ()), strict=False):
+                moment.copy_(torch.from_numpy(np.array(value)))
         self.shuffle_generator.set_state(torch.from_numpy(np.array(state["shuffle"])))
         if state["noise_device"] == self.noise_generator.device.type:
             self.noise_generator.set_state(torch.from_numpy(np.array(state["noise"])))
+
+
+class _CapturedSteps:
+    """A training step on a CUDA device, recorded once for each size of batch and then replayed.
+
+    Parameters
+    ----------
+    step : callable
+        Takes a batch. Whatever else it reads or writes must stay where it is.
+    generator : torch.Generator
+        What the step draws from; each replay goes on where the one before it stopped.
+    """
+
+    # Libraries set themselves up in the first steps, which a recording must not contain.
+    _N_ORDINARY = 3
+
+    def __init__(self, step: Callable[[Tensor], None], generator: torch.Generator) -> None:
+        self._step = step
+        self._generator = generator
+        self._n_seen: dict[torch.Size, int] = {}
+        self._recorded: dict[torch.Size, tuple[Tensor, Callable[[], None]]] = {}
+
+    def __call__(self, batch: Tensor) -> None:
+        shape = batch.shape
+        n_seen = self._n_seen[shape] = self._n_seen.get(shape, 0) + 1
+        if n_seen <= self._N_ORDINARY:
+            self._step(batch)
+            return
+        if shape not in self._recorded:
+            held = torch.empty_like(batch)
+            self._recorded[shape] = held, self._record(held)
+        held, replay = self._recorded[shape]
+        held.copy_(batch)
+        replay()
+
+    def _record(self, held: Tensor) -> Callable[[], None]:
+        """Record a step on what `held` will hold; nothing is computed yet."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        with torch.cuda.device(held.device), torch.cuda.graph(graph):
+            self._step(held)
+        return graph.replay

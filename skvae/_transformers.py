@@ -20,8 +20,8 @@ def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, a
         The owner of the parameters.
     n_features : int
         Number of features of the data.
-    generator : torch.Generator
-        The source of the initial weights.
+    generator : torch.Generator or None
+        The source of the initial weights; None leaves them unset, to be loaded.
     likelihood : Likelihood
         p(x | z), which says how many outputs the decoder has.
     posterior_scale : {"log_variance", "softplus"}

@@ -1,11 +1,12 @@
 """The variational autoencoder: encoder, decoder and likelihood make a posterior, its bounds and a generator."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from skvae import distributions
 
@@ -37,6 +38,16 @@ class Likelihood(Protocol):
         """Return a draw from p(x | z), ``(..., n_features)``."""
 
 
+def _log_prob_vjp(likelihood: Likelihood, x: Tensor, parameters: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return log p(x | z) and a function from its gradient to that of `parameters`, by hand where there is one."""
+    if hasattr(likelihood, "log_prob_vjp"):
+        return likelihood.log_prob_vjp(x, parameters)
+    with torch.enable_grad():
+        parameters = parameters.detach().requires_grad_()
+        log_prob = likelihood.log_prob(x, parameters)
+    return log_prob.detach(), lambda gradient: torch.autograd.grad(log_prob, parameters, gradient)[0]
+
+
 class NormalLikelihood:
     r"""Independent normal features with a mean and a scale each, :math:`s = s_{\min} + \log(1 + \exp(r))`.
 
@@ -47,19 +58,49 @@ class NormalLikelihood:
     """
 
     n_parameters = 2
+    capturable = True
 
     def __init__(self, min_scale: float) -> None:
         self.min_scale = min_scale
 
-    def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        location, raw = parameters.float().chunk(2, dim=-1)
-        return location, self.min_scale + softplus(raw)
-
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return log p(x | z), summed over the features."""
         location, scale = self._location_and_scale(parameters)
-        constant = 0.5 * math.log(2 * math.pi) * x.shape[-1]
-        return -(0.5 * ((x - location) / scale).square() + scale.log()).sum(-1) - constant
+        deviation = (x - location) / scale
+        return -(0.5 * deviation.square() + scale.log()).sum(-1) - self._constant(x)
+
+    def log_prob_vjp(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return `log_prob`, and a function from its gradient to that of `parameters`.
+
+        With u = (x - m) / s, the derivative in the mean is u / s, in the scale (u^2 - 1) / s.
+        """
+        location, raw = parameters.float().chunk(2, dim=-1)
+        minus_raw = -raw  # in one piece, which halves of rows are not
+        minus_softplus, buffer = torch.ops.aten.log_sigmoid_forward.default(minus_raw)
+        scale = minus_softplus.neg_().add_(self.min_scale)
+        inverse = scale.reciprocal()
+        deviation = (x - location).mul_(inverse)
+        location_gradient = deviation * inverse
+        log_prob = scale.log_().addcmul_(deviation, deviation, value=0.5).sum(-1).neg_().sub_(self._constant(x))
+        minus_scale_gradient = inverse.addcmul_(deviation, location_gradient, value=-1)
+
+        def pullback(gradient: Tensor) -> Tensor:
+            gradient = gradient.unsqueeze(-1)
+            raw_gradient = torch.ops.aten.log_sigmoid_backward.default(minus_scale_gradient, minus_raw, buffer)
+            result = torch.empty_like(parameters)
+            torch.mul(location_gradient, gradient, out=result[..., : x.shape[-1]])
+            torch.mul(raw_gradient, -gradient, out=result[..., x.shape[-1] :])
+            return result
+
+        return log_prob, pullback
+
+    @staticmethod
+    def _constant(x: Tensor) -> float:
+        return 0.5 * math.log(2 * math.pi) * x.shape[-1]
+
+    def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        location, raw = parameters.float().chunk(2, dim=-1)
+        return location, self.min_scale - logsigmoid(-raw)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the location."""
@@ -76,23 +117,27 @@ class ContinuousBernoulliLikelihood:
     """Independent continuous Bernoulli features on [0, 1], each with its logit."""
 
     n_parameters = 1
+    capturable = True
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return log p(x | z), summed over the features."""
         return distributions.log_prob(parameters, x).sum(-1)
 
+    def log_prob_vjp(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return `log_prob`, and a function from its gradient to that of `parameters`: x less the mean."""
+        logits = parameters.float()
+        log_prob = distributions.log_prob(logits, x).sum(-1)
+        return log_prob, lambda gradient: distributions.slope(logits, x).mul_(gradient.unsqueeze(-1))
+
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of the distribution, which is not sigmoid(logit)."""
-        return self._distribution(parameters).mean
+        return distributions.mean(parameters.float())
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return the quantiles of uniform draws."""
         uniform = torch.rand(parameters.shape, generator=generator, device=generator.device, dtype=torch.float32)
-        return self._distribution(parameters).icdf(uniform.to(parameters.device))
-
-    @staticmethod
-    def _distribution(parameters: Tensor) -> distributions.ContinuousBernoulli:
-        return distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+        distribution = distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+        return distribution.icdf(uniform.to(parameters.device))
 
 
 def standard_normal_points(n_points: int, n_components: int) -> Tensor:
@@ -128,10 +173,10 @@ class VAE(nn.Module):
     Parameters
     ----------
     encoder : nn.Module
-        Maps ``(batch, n_features)`` and a generator to ``(batch, 2 * n_components)``: posterior means, then raw
-        scales.
+        Maps ``(batch, n_features)`` to ``(batch, 2 * n_components)``: posterior means, then raw scales. Its method
+        `vjp` does so in training.
     decoder : nn.Module
-        Maps ``(batch, n_components)`` and a generator to ``(batch, likelihood.n_parameters * n_features)``.
+        Maps ``(batch, n_components)`` to ``(batch, likelihood.n_parameters * n_features)``, likewise.
     likelihood : Likelihood
         p(x | z).
     n_components : int
@@ -145,6 +190,9 @@ class VAE(nn.Module):
     ----------
     .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10.
     """
+
+    encoder: Any  # to mypy, every attribute of a module is a tensor or a module
+    decoder: Any
 
     def __init__(
         self,
@@ -173,23 +221,33 @@ class VAE(nn.Module):
         self.eval()
 
     @property
+    def capturable(self) -> bool:
+        """Whether `loss` can be recorded as a CUDA graph; a user's networks and likelihoods are taken not to be."""
+        return all(getattr(part, "capturable", False) for part in (self.encoder, self.decoder, self.likelihood))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
-    def posterior(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
-        mean, raw = self.encoder(x, generator).float().chunk(2, dim=1)
-        std = (raw / 2).exp() if self.posterior_scale == "log_variance" else softplus(raw) + _SMALLEST_STD
-        return mean, std
+        mean, raw = self.encoder(x).float().chunk(2, dim=1)
+        return mean, self._posterior_std(raw)
+
+    def _posterior_std(self, raw: Tensor) -> Tensor:
+        return (raw / 2).exp() if self.posterior_scale == "log_variance" else softplus(raw) + _SMALLEST_STD
 
     @staticmethod
     def kl(mean: Tensor, std: Tensor) -> Tensor:
         """Return KL(N(mean, std^2) || N(0, I)) of each row, in nats: ``(batch,)`` [1]_, appendix B."""
-        return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
+        terms = mean.square().addcmul_(std, std).sub_(std.log(), alpha=2)
+        return 0.5 * (terms.sum(1) - mean.shape[1])
 
-    def loss(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective on a batch, and its two terms summed over the rows.
+    def loss(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Callable[[], list[Tensor | None]]]:
+        """Return the two terms of the objective on a batch, and a function that gives its gradient.
 
         Parameters
         ----------
@@ -200,18 +258,35 @@ class VAE(nn.Module):
 
         Returns
         -------
-        loss : Tensor of shape ()
-            Mean over the rows, with its graph.
         terms : dict of str to Tensor
-            ``"log_likelihood"`` and ``"kl"``, detached.
+            ``"log_likelihood"`` and ``"kl"``, summed over the rows.
+        gradients : callable
+            Returns the gradient of the objective, ``beta * kl - log_likelihood`` in the mean over the rows, for each
+            trained parameter; None for one that plays no part. To be called once.
         """
-        mean, std = self.posterior(x, generator)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=torch.float32)
-        log_likelihood = self.likelihood.log_prob(x, self.decoder(mean + std * noise, generator))
-        kl = self.kl(mean, std)
-        terms = {"log_likelihood": log_likelihood, "kl": kl}
-        loss = (self.beta * kl - log_likelihood).mean()
-        return loss, {name: term.detach().sum() for name, term in terms.items()}
+        with torch.no_grad():
+            encoded, pull_encoder = self.encoder.vjp(x, generator)
+            mean, raw = encoded.float().chunk(2, dim=1)
+            std = self._posterior_std(raw)
+            noise = torch.randn(mean.shape, generator=generator, device=x.device, dtype=torch.float32)
+            decoded, pull_decoder = self.decoder.vjp(torch.addcmul(mean, std, noise), generator)
+            log_likelihood, pull_likelihood = _log_prob_vjp(self.likelihood, x, decoded)
+            terms = {"log_likelihood": log_likelihood.sum(), "kl": self.kl(mean, std).sum()}
+
+        def gradients() -> list[Tensor | None]:
+            share = 1 / len(x)
+            with torch.no_grad():
+                z_gradient, decoder_gradients = pull_decoder(
+                    pull_likelihood(torch.full_like(log_likelihood, -share)), True
+                )
+                # Through z = mean + std * noise, and of the KL term: mean, and std - 1 / std.
+                mean_gradient = torch.add(z_gradient, mean, alpha=self.beta * share)
+                std_gradient = (std - 1 / std).mul_(self.beta * share).addcmul_(z_gradient, noise)
+                raw_gradient = std_gradient.mul_(std / 2 if self.posterior_scale == "log_variance" else raw.sigmoid())
+                _, encoder_gradients = pull_encoder(torch.cat([mean_gradient, raw_gradient], dim=1), False)
+            return encoder_gradients + decoder_gradients
+
+        return terms, gradients
 
     def log_weights(self, x: Tensor, points: Tensor) -> Tensor:
         r"""Return the log importance weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.

@@ -38,6 +38,8 @@ __all__ = [
 
 _CHUNK_ENTRIES = 1 << 16
 
+_CPU = torch.device("cpu")
+
 
 def all_or_nothing(method):
     """Decorate a fitting method so that the estimator is as it was before when the method raises."""
@@ -85,6 +87,12 @@ def check_positive_integer(value, name: str) -> None:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
 
 
+def _own_tensor(block: np.ndarray) -> torch.Tensor:
+    """Return `block` as a tensor that shares no memory with anything that outlives it."""
+    dtype = np.float64 if block.dtype.kind == "f" and block.dtype.itemsize > 8 else block.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(block, dtype=dtype, order="C"))
+
+
 class Rows:
     """Rows of a numeric array as float32 tensors of ``(x - shift) / scale``, converted when they are asked for.
 
@@ -99,27 +107,39 @@ class Rows:
         Whether to clip mapped values to [0, 1].
     index : ndarray of int, default=None
         The rows to keep; None keeps all.
-    device : torch.device, default=None
+    device : torch.device, default=CPU
         Where the tensors go.
+    read_often : bool, default=False
+        Whether all rows will be read many times. Then a CUDA device gets `X`, in its own dtype, once and for all if
+        it has room; otherwise rows go there through pinned memory when they are asked for.
     """
 
-    def __init__(self, X, shift, scale, *, clip=False, index=None, device=None):
+    def __init__(self, X, shift, scale, *, clip=False, index=None, device=_CPU, read_often=False):
         self.X, self.shift, self.scale = X, shift, scale
         self.clip, self.index, self.device = clip, index, device
-        self._dtype = np.result_type(X.dtype, np.float32)
+        self._dtype = torch.float32 if np.result_type(X.dtype, np.float32) == np.float32 else torch.float64
+        self._source = None
+        if read_often and device.type == "cuda" and 2 * X.nbytes < torch.cuda.mem_get_info(device)[0]:
+            self._source = _own_tensor(X).to(device)
 
     def __len__(self) -> int:
         return len(self.X) if self.index is None else len(self.index)
 
     def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
-        rows = rows if isinstance(rows, slice) else rows.numpy()
-        block = np.array(self.X[rows if self.index is None else self.index[rows]], dtype=self._dtype, order="C")
-        block -= self._dtype.type(self.shift)
-        block /= self._dtype.type(self.scale)
-        block = block.astype(np.float32, copy=False)
-        if self.clip:
-            np.clip(block, 0, 1, out=block)
-        return torch.from_numpy(block).to(self.device)
+        if isinstance(rows, torch.Tensor):
+            rows = rows.numpy()
+        if self.index is not None:
+            rows = self.index[rows]
+        if self._source is not None:
+            rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)
+            block = self._source[rows].to(self._dtype, copy=True)
+        else:
+            block = _own_tensor(self.X[rows] if isinstance(rows, slice) else np.take(self.X, rows, axis=0))
+            if self.device.type == "cuda":
+                block = block.pin_memory().to(self.device, non_blocking=True)
+            block = block.to(self._dtype)
+        block = block.sub_(self.shift).div_(self.scale).to(self.device, torch.float32)
+        return block.clamp_(0, 1) if self.clip else block
 
     def chunks(self, n_rows: int) -> Iterator[torch.Tensor]:
         """Yield all rows in order, at most `n_rows` at a time."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from skvae._networks import ConvEncoder, DenseNetwork, Template, make_decoder, make_encoder
+from skvae._networks import ConvEncoder, DenseNetwork, Dropout, Template, make_decoder, make_encoder
 
 
 def generator(seed=0):
@@ -63,17 +63,106 @@ def test_no_pixel_is_lost_to_pooling():
     assert (x.grad != 0).all()
 
 
-def test_dropout_keeps_the_mean_and_needs_a_generator():
-    network = initialized(DenseNetwork(1, (2000,), 1, "relu", 0.25))
-    nn.init.ones_(network.layers[0].weight)
-    nn.init.ones_(network.layers[1].weight)
-    x = torch.ones(200, 1)
-    assert torch.equal(network(x), torch.full((200, 1), 2000.0))
-    dropped = network(x, generator()) / 2000
-    assert float(dropped.detach().mean()) == pytest.approx(1, abs=0.01)
-    assert float(dropped.detach().std()) == pytest.approx((0.25 / 0.75 / 2000) ** 0.5, rel=0.2)
-    assert torch.equal(network(x, generator(1)), network(x, generator(1)))
-    assert not torch.equal(network(x, generator(1)), network(x, generator(2)))
+def test_dropout_keeps_the_mean_and_the_draws():
+    rate = 0.25
+    dropped = Dropout(torch.Size((1001, 203)), rate, generator(1)).apply(torch.ones(1001, 203))
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+    assert float((dropped == 0).float().mean()) == pytest.approx(rate, abs=5 * (rate / 1001 / 203) ** 0.5)
+    again, other = (Dropout(torch.Size((1001, 203)), rate, generator(s)).apply(torch.ones(1001, 203)) for s in (1, 2))
+    assert torch.equal(dropped, again)
+    assert not torch.equal(dropped, other)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.1, 1 - 1e-9])
+def test_dropout_of_any_rate_is_finite_and_unbiased(rate):
+    mask = Dropout(torch.Size((4000, 500)), rate, generator()).apply(torch.ones(4000, 500))
+    scale = float(mask.max())
+    assert float(mask.mean()) == pytest.approx(1, abs=5 * (scale / mask.numel()) ** 0.5)
+
+
+def dropout_reference(network, x, seed):
+    """A network's output with the masks that `vjp` draws, in plain layers."""
+    draws = generator(seed)
+    *hidden, last = network.layers
+    activation = getattr(torch, network.config["activation"])
+    for layer in hidden:
+        x = activation(layer(x))
+        x = x * Dropout(x.shape, network.config["dropout"], draws).apply(torch.ones_like(x))
+    return last(x)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (7,), (7, 3)])
+def test_dense_gradients_against_automatic_differentiation(hidden_layer_sizes, activation, dropout):
+    network = initialized(DenseNetwork(5, hidden_layer_sizes, 2, activation, dropout))
+    x = torch.randn(11, 5, generator=generator(), requires_grad=True)
+    expected = dropout_reference(network, x, seed=1)
+    weight = torch.randn(11, 2, generator=generator(2))
+    references = torch.autograd.grad(expected, [x, *network.parameters()], weight)
+    with torch.no_grad():
+        output, pullback = network.vjp(x, generator(1))
+        input_gradient, gradients = pullback(weight, True)
+        nothing, same_gradients = pullback(weight, False)
+    assert nothing is None
+    assert torch.allclose(output, expected, atol=1e-6)
+    for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
+        assert torch.allclose(gradient, reference, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(gradients, same_gradients, strict=True))
+
+
+@pytest.mark.parametrize("image_shape", [(28, 28, 1), (4, 6, 3), (2, 2, 1), (64, 64, 2), (5, 7, 1)])
+def test_convolution_and_its_gradient_against_torch(image_shape):
+    """Ties included: constant areas make many, and only one of the tied positions may get the gradient."""
+    network = initialized(ConvEncoder(image_shape, (6,), 3, 0.0)).double()
+    height, width, channels = image_shape
+    images = torch.randn(9, height, width, channels, generator=generator(), dtype=torch.float64)
+    images[:, : height // 2] = 0.7
+    images[0] = 0.0
+    x = images.flatten(1)
+    maps = network.convolution(images.movedim(-1, 1))
+    expected = network.dense(nn.functional.max_pool2d(maps, 2, ceil_mode=True).flatten(1))
+    weight = torch.randn(9, 3, generator=generator(2), dtype=torch.float64)
+    references = torch.autograd.grad(expected, list(network.parameters()), weight)
+    with torch.no_grad():
+        output, pullback = network.vjp(x, generator(1))
+        _, gradients = pullback(weight, False)
+        assert torch.allclose(network(x), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(output, expected, rtol=1e-12, atol=1e-12)
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert torch.allclose(gradient, reference, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.draws_globally
+def test_template_gradients():
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    module[0].weight.requires_grad_(False)
+    template = Template(module)
+    x = torch.randn(5, 4, generator=generator(), requires_grad=True)
+    trained = [p for p in template.parameters() if p.requires_grad]
+    weight = torch.randn(5, 3, generator=generator(1))
+    references = torch.autograd.grad(template(x), [x, *trained], weight)
+    with torch.no_grad():
+        _, pullback = template.vjp(x, generator())
+        input_gradient, gradients = pullback(weight, True)
+    for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
+        assert torch.allclose(gradient, reference)
+
+
+def test_template_whose_output_ignores_its_input():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.used.expand(len(x), 2)
+
+    output, pullback = Template(Constant()).vjp(torch.zeros(3, 4), generator())
+    input_gradient, (used, idle) = pullback(torch.ones_like(output), True)
+    assert torch.equal(input_gradient, torch.zeros(3, 4))
+    assert torch.equal(used, torch.full((2,), 3.0))
+    assert idle is None
 
 
 def test_initial_weights():
@@ -105,6 +194,7 @@ def test_template_is_a_copy_with_private_draws():
     assert template.module[0].weight.dtype == torch.float32
     x = torch.ones(3, 4)
     state = torch.get_rng_state()
-    assert torch.equal(template(x, generator(1)), template(x, generator(1)))
-    assert not torch.equal(template(x, generator(1)), template(x, generator(2)))
+    first, same, other = (template.vjp(x, generator(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)

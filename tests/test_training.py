@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from skvae._training import EarlyStopping, Trainer
+from skvae._training import EarlyStopping, Trainer, _CapturedSteps
 
 
 class Regression(nn.Module):
@@ -16,8 +16,10 @@ class Regression(nn.Module):
         self.weight = nn.Parameter(torch.zeros(2))
 
     def loss(self, batch, generator):
-        error = (batch[:, :2] @ self.weight - batch[:, 2]).square()
-        return error.mean(), {"error": error.detach().sum(dtype=torch.float64)}
+        with torch.enable_grad():
+            error = (batch[:, :2] @ self.weight - batch[:, 2]).square()
+        share = torch.full_like(error, 1 / len(batch))
+        return {"error": error.detach().sum()}, lambda: list(torch.autograd.grad(error, [self.weight], share))
 
 
 class Rows:
@@ -92,7 +94,7 @@ def test_state_continues_to_the_bit(rows):
     first = trainer(part)
     run(first, rows, 3)
     state = first.state()
-    assert all(isinstance(array, np.ndarray) for entry in state["moments"].values() for array in entry.values())
+    assert all(isinstance(array, np.ndarray) for entry in state["moments"].values() for array in entry)
     second = trainer(part)
     second.load_state(state)
     run(second, rows, 2)
@@ -124,8 +126,63 @@ def test_divergence_in_the_last_step(rows):
 
     class Poisoned(Regression):
         def loss(self, batch, generator):
-            loss, terms = super().loss(batch, generator)
-            return loss * torch.tensor(float("inf")), terms
+            terms, gradients = super().loss(batch, generator)
+            return terms, lambda: [gradient * float("inf") for gradient in gradients()]
 
     with pytest.raises(ValueError, match="diverged in epoch 1: its last step left weights that are not finite"):
         run(trainer(Poisoned(), batch_size=200), rows, 1)
+
+
+def test_parameters_without_a_gradient_stay(rows):
+    class Idle(Regression):
+        def __init__(self):
+            super().__init__()
+            self.idle = nn.Parameter(torch.ones(3))
+
+        def loss(self, batch, generator):
+            terms, gradients = super().loss(batch, generator)
+            return terms, lambda: [*gradients(), None]
+
+    module, plain = Idle(), Regression()
+    run(trainer(module), rows, 2)
+    run(trainer(plain), rows, 2)
+    assert torch.equal(module.idle, torch.ones(3))
+    assert torch.equal(module.weight, plain.weight)
+
+
+def test_a_gradient_of_another_memory_layout(rows):
+    """Adam runs over memory in order, so gradients are brought to the layout of their parameters."""
+
+    class Transposed(nn.Module):
+        def __init__(self, contiguous):
+            super().__init__()
+            self.weight, self.contiguous = nn.Parameter(torch.zeros(2, 3)), contiguous
+
+        def loss(self, batch, generator):
+            gradient = torch.arange(6.0).view(3, 2).t() - 2
+            return {"error": gradient.sum()}, lambda: [gradient.contiguous() if self.contiguous else gradient]
+
+    one, other = Transposed(True), Transposed(False)
+    run(trainer(one), rows, 1)
+    run(trainer(other), rows, 1)
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_recorded_steps_are_the_ordinary_ones(rows):
+    """All of a recorded step but the recording itself, which takes a CUDA device."""
+
+    class Noisy(Regression):
+        def loss(self, batch, generator):
+            return super().loss(batch + torch.randn(batch.shape, generator=generator), generator)
+
+    class Recorded(_CapturedSteps):
+        def _record(self, held):
+            return lambda: self._step(held)
+
+    ordinary, recorded = Noisy(), Noisy()
+    history, _ = run(trainer(ordinary), rows, 6)
+    instance = trainer(recorded)
+    instance._step = steps = Recorded(instance._train_on, instance.noise_generator)
+    assert run(instance, rows, 6)[0] == history
+    assert torch.equal(recorded.weight, ordinary.weight)
+    assert {tuple(shape) for shape in steps._recorded} == {(20, 3), (1, 3)}
