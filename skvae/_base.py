@@ -23,7 +23,7 @@ __all__ = ["BaseVAETransformer"]
 # An ELBO takes two points for each component, up to this many components.
 _MOST_WHITE_COMPONENTS = 64
 
-# Features in one block of rows to encode or decode: keeps the widest activations in the tens of megabytes.
+# Features in one block of rows to encode or decode: keeps the activations in the caches, or near them.
 _BLOCK_FEATURES = 1 << 19
 
 

@@ -231,7 +231,7 @@ class NormalVAETransformer(BaseVAETransformer):
         return validation.mean_and_std(X, index)
 
     def _check_values(self, X, shift, scale, *, name, resume):
-        validation.extent(X, name=name)
+        validation.check_float32(X, name)
 
     def _make_vae(self, n_features, generator):
         return make_vae(
@@ -422,10 +422,12 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
                 f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
                 f"fit."
             )
+        if self.data_range is None and not resume:
+            validation.check_float32(X, name)
+            return
         smallest, largest = validation.extent(X, name=name)
         rounding = 4 * float(np.finfo(np.float32).eps) * scale
-        inside = low - rounding <= smallest and largest <= high + rounding
-        if inside or (self.data_range is None and not resume):
+        if low - rounding <= smallest and largest <= high + rounding:
             return
         culprit = smallest if smallest < low - rounding else largest
         if self.data_range is None:

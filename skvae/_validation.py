@@ -24,6 +24,7 @@ __all__ = [
     "_fit_context",
     "all_or_nothing",
     "bounds",
+    "check_float32",
     "check_is_fitted",
     "check_latent",
     "check_positive_integer",
@@ -87,10 +88,13 @@ def check_positive_integer(value, name: str) -> None:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
 
 
-def _own_tensor(block: np.ndarray) -> torch.Tensor:
-    """Return `block` as a tensor that shares no memory with anything that outlives it."""
-    dtype = np.float64 if block.dtype.kind == "f" and block.dtype.itemsize > 8 else block.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(block, dtype=dtype, order="C"))
+def _as_tensor(block: np.ndarray) -> torch.Tensor:
+    """Return `block` as a tensor, which shares its memory where torch can; it is not to be written to."""
+    if block.dtype.kind == "f" and block.dtype.itemsize > 8:
+        block = block.astype(np.float64)
+    if not (block.flags.writeable and block.flags.c_contiguous and block.dtype.isnative):
+        block = np.array(block, dtype=block.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(block)
 
 
 class Rows:
@@ -120,7 +124,7 @@ class Rows:
         self._dtype = torch.float32 if np.result_type(X.dtype, np.float32) == np.float32 else torch.float64
         self._source = None
         if read_often and device.type == "cuda" and 2 * X.nbytes < torch.cuda.mem_get_info(device)[0]:
-            self._source = _own_tensor(X).to(device)
+            self._source = _as_tensor(X).to(device)
 
     def __len__(self) -> int:
         return len(self.X) if self.index is None else len(self.index)
@@ -131,14 +135,12 @@ class Rows:
         if self.index is not None:
             rows = self.index[rows]
         if self._source is not None:
-            rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)
-            block = self._source[rows].to(self._dtype, copy=True)
+            block = self._source[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)]
         else:
-            block = _own_tensor(self.X[rows] if isinstance(rows, slice) else np.take(self.X, rows, axis=0))
+            block = _as_tensor(self.X[rows] if isinstance(rows, slice) else np.take(self.X, rows, axis=0))
             if self.device.type == "cuda":
                 block = block.pin_memory().to(self.device, non_blocking=True)
-            block = block.to(self._dtype)
-        block = block.sub_(self.shift).div_(self.scale).to(self.device, torch.float32)
+        block = block.to(self._dtype).sub(self.shift).div_(self.scale).to(self.device, torch.float32)
         return block.clamp_(0, 1) if self.clip else block
 
     def chunks(self, n_rows: int) -> Iterator[torch.Tensor]:
@@ -171,6 +173,12 @@ def extent(X: np.ndarray, index: np.ndarray | None = None, name: str = "X") -> t
             f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
         )
     return low, high
+
+
+def check_float32(X: np.ndarray, name: str) -> None:
+    """Raise ValueError when an entry is too large for float32; only floats wider than that can hold one."""
+    if X.dtype.kind == "f" and X.dtype.itemsize > 4:
+        extent(X, name=name)
 
 
 def mean_and_std(X: np.ndarray, index: np.ndarray | None = None) -> tuple[float, float]:
