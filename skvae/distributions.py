@@ -34,7 +34,7 @@ def _polynomial(coefficients: list[float], x: Tensor) -> Tensor:
     """Return ``coefficients[0] + coefficients[1] x + ...`` by Horner's rule."""
     value = torch.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
+        value = torch.addcmul(x.new_full((), coefficient), value, x)
     return value
 
 

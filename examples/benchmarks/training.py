@@ -76,9 +76,7 @@ def measure(seconds, with_compiler):
                 "index-tensor loop, bfloat16": index_tensor_loop(model, tensor, batch_size, bfloat16=True),
             }
             if with_compiler:
-                contestants["index-tensor loop, compiled"] = index_tensor_loop(
-                    model, tensor, batch_size, compiled=True
-                )
+                contestants["index-tensor loop, compiled"] = index_tensor_loop(model, tensor, batch_size, compiled=True)
             times = in_turn(contestants, seconds=seconds, n_rounds=7)
             to_products, to_skvae = ratios(times, "matrix products"), ratios(times, "skvae")
             results += [
