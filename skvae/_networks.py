@@ -66,8 +66,19 @@ class Network(nn.Module):
                 nn.init.xavier_uniform_(parameter, generator=generator)
 
 
-def _linear(n_inputs: int, n_outputs: int) -> nn.Linear:
-    return nn.utils.skip_init(nn.Linear, n_inputs, n_outputs, device="cpu", dtype=torch.float32)
+class _Unset:
+    """A layer whose weights are drawn or loaded later, and not from torch's global generator on the way."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
+
+
+class _Linear(_Unset, nn.Linear):
+    pass
+
+
+class _Conv2d(_Unset, nn.Conv2d):
+    pass
 
 
 def _vjp_by_autograd(
@@ -144,7 +155,9 @@ class DenseNetwork(Network):
             dropout=dropout,
         )
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
-        self._linears = [_linear(*pair) for pair in zip(widths, widths[1:], strict=False)]
+        self._linears = [
+            _Linear(*pair, device="cpu", dtype=torch.float32) for pair in zip(widths, widths[1:], strict=False)
+        ]
         self.layers = nn.ModuleList(self._linears)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,9 +222,7 @@ class ConvEncoder(Network):
             image_shape=image_shape, hidden_layer_sizes=hidden_layer_sizes, n_outputs=n_outputs, dropout=dropout
         )
         height, width, channels = image_shape
-        self.convolution = nn.utils.skip_init(
-            nn.Conv2d, channels, _N_FILTERS, 3, padding=1, device="cpu", dtype=torch.float32
-        )
+        self.convolution = _Conv2d(channels, _N_FILTERS, 3, padding=1, device="cpu", dtype=torch.float32)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
         self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
         self._windows = _PoolingWindows(image_shape) if height % 2 == 0 and width % 2 == 0 else None

@@ -109,6 +109,7 @@ class PeakMemory:
     """The largest growth of anonymous memory while the context is open, sampled every two milliseconds."""
 
     def __enter__(self):
+        """Start to watch."""
         self._before = self._largest = anonymous_memory()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -120,6 +121,7 @@ class PeakMemory:
             self._largest = max(self._largest, anonymous_memory())
 
     def __exit__(self, *exception):
+        """Stop, and set `megabytes`."""
         self._done.set()
         self._thread.join()
         self.megabytes = (max(self._largest, anonymous_memory()) - self._before) / 1e6

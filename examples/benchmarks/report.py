@@ -1,0 +1,157 @@
+"""The results as Markdown tables and as a plot."""
+
+import matplotlib.pyplot as plt
+
+
+def table(header, rows):
+    """Return a Markdown table."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def spread(quartiles, digits=2):
+    """Return a median with its quartiles."""
+    low, high = quartiles["quartiles"]
+    return f"{quartiles['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def training(figures):
+    """Return the tables of training, one for each model and size of batch."""
+    parts = []
+    for model, batch_size in dict.fromkeys((row["model"], row["batch_size"]) for row in figures):
+        rows = [
+            [
+                row["contestant"],
+                f"{row['images_per_second']['median']:,.0f}",
+                spread(row["time_over_matrix_products"]),
+                spread(row["time_over_skvae"]),
+            ]
+            for row in figures
+            if (row["model"], row["batch_size"]) == (model, batch_size)
+        ]
+        header = ["", "images per second", "time over the matrix products", "time over skvae"]
+        parts.append(f"### {model} VAE, batches of {batch_size}\n\n" + table(header, rows))
+    return "\n".join(parts)
+
+
+def fitting(figures):
+    """Return the tables of whole fits and of growth."""
+    epochs = [
+        [row["data"], row["model"], row["epochs"], f"{row['seconds']['median']:.2f}"] for row in figures["epochs"]
+    ]
+    growth = [
+        [f"`{row['varies']}`", f"{row['value']:,}", f"{row['seconds']:.2f}", f"{row['megabytes']:.0f}"]
+        for row in figures["growth"]
+    ]
+    return (
+        table(["data", "model", "epochs", "seconds"], epochs)
+        + "\nOne epoch of the normal VAE on random bytes: 10,000 rows, 64 features, 20 components and batches of 128, "
+        + "but for what is varied.\n\n"
+        + table(["varied", "value", "seconds", "peak memory beyond the data, MB"], growth)
+    )
+
+
+def inference(figures):
+    """Return the tables of inference."""
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in figures):
+        many = [row for row in figures if row["model"] == model and row["rows"] > 1]
+        one = {row["what"]: row for row in figures if row["model"] == model and row["rows"] == 1}
+        names = dict.fromkeys([row["what"] for row in many] + list(one))
+        large = {row["what"]: row for row in many}
+        rows = [
+            [
+                name,
+                f"{large[name]['rows_per_second']['median']:,.0f}" if name in large else "",
+                spread(large[name]["time_over_products"])
+                if name in large and large[name]["time_over_products"]
+                else "",
+                spread(one[name]["microseconds"], 0),
+            ]
+            for name in names
+        ]
+        header = ["", "rows per second", "time over the encoder's products", "one row, microseconds"]
+        parts.append(f"### {model} VAE\n\n" + table(header, rows))
+    return "\n".join(parts)
+
+
+def memory(figures):
+    """Return the table of memory."""
+    rows = [
+        [
+            row["model"],
+            row["data"],
+            f"{row['rows']:,}",
+            *(f"{row['megabytes'][name]:.0f}" for name in ("data", "fit", "transform", "output")),
+        ]
+        for row in figures
+    ]
+    header = [
+        "model",
+        "data",
+        "rows",
+        "the data, MB",
+        "peak of fit, MB",
+        "peak of transform, MB",
+        "of which output, MB",
+    ]
+    return table(header, rows)
+
+
+def loading(figures):
+    """Return the tables of starting up."""
+    imports = [[name, f"{seconds:.2f}"] for name, seconds in figures["import"].items()]
+    models = [
+        [row["model"], f"{row['megabytes']:.1f}", f"{1e3 * row['load']:.0f}", f"{1e3 * row['first transform']:.0f}"]
+        for row in figures["models"]
+    ]
+    return (
+        table(["import", "seconds"], imports)
+        + "\n"
+        + table(["model", "file, MB", "load, ms", "first transform of a row, ms"], models)
+    )
+
+
+def search(figures):
+    """Return the table of the grid search."""
+    rows = [[row["model"], f"{row['without cache']:.1f}", f"{row['with cache']:.1f}"] for row in figures]
+    return table(["model", "without a cache, s", "with `Pipeline(memory=...)`, s"], rows)
+
+
+SECTIONS = {
+    "training": ("Training", training),
+    "fitting": ("Whole fits", fitting),
+    "inference": ("Inference", inference),
+    "memory": ("Memory", memory),
+    "loading": ("Starting up", loading),
+    "search": ("A grid search over four classifiers and two splits", search),
+}
+
+
+def plot(figures, path):
+    """Draw images per second over those of the matrix products alone."""
+    groups = list(dict.fromkeys((row["model"], row["batch_size"]) for row in figures))
+    names = [name for name in dict.fromkeys(row["contestant"] for row in figures) if name != "matrix products"]
+    figure, axes = plt.subplots(1, len(groups), figsize=(3 * len(groups), 3.6), sharey=True, layout="constrained")
+    for ax, (model, batch_size) in zip(axes, groups, strict=True):
+        rows = {row["contestant"]: row for row in figures if (row["model"], row["batch_size"]) == (model, batch_size)}
+        shares = [1 / rows[name]["time_over_matrix_products"]["median"] for name in names]
+        ax.barh(names, shares, color=["tab:blue" if name == "skvae" else "tab:gray" for name in names])
+        ax.set(title=f"{model} VAE\nbatches of {batch_size}", xlim=(0, 1))
+    axes[0].invert_yaxis()
+    figure.supxlabel("speed, as a share of the matrix products alone")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def write(results, folder):
+    """Write results/benchmarks.md and images/benchmarks.png."""
+    text = "# Benchmarks\n\nWritten by `python examples/benchmarks`; see [performance](../performance.md).\n"
+    for name, (title, render) in SECTIONS.items():
+        if name in results:
+            where = ", ".join(f"{key} {value}" for key, value in results[name]["machine"].items() if value is not None)
+            text += f"\n## {title}\n\nMeasured on: {where}.\n\n" + render(results[name]["figures"])
+    (folder / "results" / "benchmarks.md").write_text(text)
+    if "training" in results:
+        (folder / "images").mkdir(exist_ok=True)
+        plot(results["training"]["figures"], folder / "images" / "benchmarks.png")
