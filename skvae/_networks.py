@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 __all__ = ["ConvEncoder", "DenseNetwork", "Template", "make_decoder", "make_encoder"]
 
-# Takes the gradient of the output and whether that of the input is wanted; returns the latter, or None, and a list of
-# the gradients of the parameters that are trained (None for one that plays no part).
-Pullback = Callable[[Tensor, bool], tuple[Any, list[Tensor | None]]]
+# Takes the gradient of the output; returns that of the input, or None where it was not asked for, and a list of the
+# gradients of the parameters that are trained (None for one that plays no part).
+Pullback = Callable[[Tensor], tuple[Any, list[Tensor | None]]]
 
 _aten = torch.ops.aten
 
@@ -82,19 +82,22 @@ class _Conv2d(_Unset, nn.Conv2d):
 
 
 def _vjp_by_autograd(
-    function: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor]
+    function: Callable[[Tensor], Tensor], x: Tensor, parameters: Sequence[Tensor], wants_input: bool
 ) -> tuple[Tensor, Pullback]:
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        y = function(x)
+        x = x.detach().requires_grad_(wants_input)
+        # A copy, since a module may write to what it gets.
+        y = function(x.clone())
 
-    def pullback(gradient: Tensor, wants_input: bool) -> tuple[Any, list[Tensor | None]]:
+    def pullback(gradient: Tensor) -> tuple[Any, list[Tensor | None]]:
         sources = [x, *parameters] if wants_input else list(parameters)
-        if not sources or not y.requires_grad:
-            return (torch.zeros_like(x) if wants_input else None), [None] * len(parameters)
-        gradients: list[Tensor | None] = list(torch.autograd.grad(y, sources, gradient, allow_unused=True))
-        input_gradient = gradients.pop(0) if wants_input else None
-        return (torch.zeros_like(x) if wants_input and input_gradient is None else input_gradient), gradients
+        gradients: list[Tensor | None] = [None] * len(sources)
+        if sources and y.requires_grad:
+            gradients = list(torch.autograd.grad(y, sources, gradient, allow_unused=True))
+        if not wants_input:
+            return None, gradients
+        input_gradient, *gradients = gradients
+        return torch.zeros_like(x) if input_gradient is None else input_gradient, gradients
 
     return y.detach(), pullback
 
@@ -116,7 +119,7 @@ class Dropout:
     """
 
     def __init__(self, shape: torch.Size, rate: float, generator: torch.Generator) -> None:
-        n_dropped = min(round(rate * 2**16), 2**16 - 1)
+        n_dropped = min(round(float(rate) * 2**16), 2**16 - 1)
         draws = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
         draws.random_(-(2**63), None, generator=generator)
         self._bits = draws.view(torch.int16)[: shape.numel()].view(shape).float()
@@ -168,7 +171,7 @@ class DenseNetwork(Network):
             x = activate(layer(x))
         return last(x)
 
-    def vjp(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Pullback]:
+    def vjp(self, x: Tensor, generator: torch.Generator, *, wants_input: bool) -> tuple[Tensor, Pullback]:
         """Return ``(batch, n_outputs)``, with dropout drawn from `generator`, and the pullback of its gradient."""
         activate, differentiate = _ACTIVATIONS[self.config["activation"]]
         rate = self.config["dropout"]
@@ -183,7 +186,7 @@ class DenseNetwork(Network):
             dropouts.append(dropout)
         output = torch.addmm(last.bias, x, last.weight.t())
 
-        def pullback(gradient: Tensor, wants_input: bool) -> tuple[Any, list[Tensor | None]]:
+        def pullback(gradient: Tensor) -> tuple[Any, list[Tensor | None]]:
             gradients: list[Tensor | None] = []
             for i in reversed(range(len(self._linears))):
                 gradients[:0] = torch.mm(gradient.t(), inputs[i]), gradient.sum(0)
@@ -234,20 +237,23 @@ class ConvEncoder(Network):
         pooled, _ = self._windows.vjp(x, self.convolution)
         return self.dense(pooled)
 
-    def vjp(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Pullback]:
+    def vjp(self, x: Tensor, generator: torch.Generator, *, wants_input: bool) -> tuple[Tensor, Pullback]:
         """Return ``(batch, n_outputs)``, with dropout drawn from `generator`, and the pullback of its gradient.
 
-        Its input is data, of which there is no gradient.
+        There is no gradient of the input, which is data.
         """
+        if wants_input:
+            raise NotImplementedError("A convolution reads data, of which there is no gradient.")
         if self._windows is None:
-            pooled, pull_convolution = _vjp_by_autograd(self._pooled, x, list(self.convolution.parameters()))
+            parameters = list(self.convolution.parameters())
+            pooled, pull_convolution = _vjp_by_autograd(self._pooled, x, parameters, wants_input=False)
         else:
             pooled, pull_convolution = self._windows.vjp(x, self.convolution)
-        output, pull_dense = self.dense.vjp(pooled, generator)
+        output, pull_dense = self.dense.vjp(pooled, generator, wants_input=True)
 
-        def pullback(gradient: Tensor, wants_input: bool = False) -> tuple[Any, list[Tensor | None]]:
-            pooled_gradient, dense_gradients = pull_dense(gradient, True)
-            _, gradients = pull_convolution(pooled_gradient, False)
+        def pullback(gradient: Tensor) -> tuple[Any, list[Tensor | None]]:
+            pooled_gradient, dense_gradients = pull_dense(gradient)
+            _, gradients = pull_convolution(pooled_gradient)
             return None, gradients + dense_gradients
 
         return output, pullback
@@ -293,9 +299,9 @@ class _PoolingWindows(nn.Module):
         for block, out in zip(patches.split(n_images), pooled.split(n_images), strict=True):
             p00, p01, p10, p11 = self._convolve(kernels, block, positions)
             torch.maximum(torch.maximum(p00, p01, out=p00), torch.maximum(p10, p11, out=p10), out=out)
-        pooled.view(len(x), _N_FILTERS, -1).add_(convolution.bias[:, None])
+        pooled.view(len(x), _N_FILTERS, -1).add_(convolution.get_parameter("bias")[:, None])
 
-        def pullback(gradient: Tensor, wants_input: bool) -> tuple[Any, list[Tensor | None]]:
+        def pullback(gradient: Tensor) -> tuple[Any, list[Tensor | None]]:
             kernel_gradient = torch.zeros_like(kernels)
             routed = torch.empty_like(positions)
             for block, out in zip(patches.split(n_images), gradient.split(n_images), strict=True):
@@ -378,11 +384,11 @@ class Template(nn.Module):
         """Return what the module returns; whatever it draws is the same each time."""
         return self.seeded(x, 0)
 
-    def vjp(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Pullback]:
+    def vjp(self, x: Tensor, generator: torch.Generator, *, wants_input: bool) -> tuple[Tensor, Pullback]:
         """Return what the module returns, its draws seeded by `generator`, and the pullback of its gradient."""
         seed = _draw_seed(generator)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return _vjp_by_autograd(lambda x: self.seeded(x, seed), x, trained)
+        return _vjp_by_autograd(lambda x: self.seeded(x, seed), x, trained, wants_input)
 
     def seeded(self, x: Tensor, seed: int) -> Tensor:
         """Return what the module returns when its draws come from a generator with this seed."""

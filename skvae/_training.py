@@ -5,6 +5,7 @@ over the rows of the batch, and a function that gives the gradient of the object
 """
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -116,10 +117,11 @@ class Trainer:
         self._names, self._parameters = list(trained), list(trained.values())
         self._means = [torch.zeros_like(p) for p in self._parameters]
         self._squares = [torch.zeros_like(p) for p in self._parameters]
-        self._n_steps = torch.zeros((), dtype=torch.float32, device=self._parameters[0].device)
+        self._n_steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
         self._sums: dict[str, Tensor] = {}
-        captures = self._n_steps.is_cuda and getattr(module, "capturable", False)
-        self._step = _CapturedSteps(self._train_on, noise_generator) if captures else self._train_on
+        self._device = self._parameters[0].device
+        captures = self._device.type == "cuda" and getattr(module, "capturable", False)
+        self._captured = _CapturedSteps(noise_generator) if captures else None
 
     def run(
         self,
@@ -182,8 +184,12 @@ class Trainer:
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.module.train()
         order = torch.randperm(len(rows), generator=self.shuffle_generator, device="cpu")
-        for index in order.split(min(int(self.batch_size), len(rows))):
-            self._step(rows[index])
+        with torch.autocast(self._device.type, enabled=False):
+            for index in order.split(min(int(self.batch_size), len(rows))):
+                if self._captured is None:
+                    self._step(rows[index])
+                else:
+                    self._captured(self._step, rows[index])
         self.module.eval()
         # The device is read once an epoch.
         means = {name: float(total) / len(rows) for name, total in self._sums.items()}
@@ -194,7 +200,7 @@ class Trainer:
         return means
 
     @torch.no_grad()
-    def _train_on(self, batch: Tensor) -> None:
+    def _step(self, batch: Tensor) -> None:
         """Take one step on `batch`, and add its terms to the sums."""
         # To mypy, every attribute of a module is a tensor or a module.
         terms, differentiate = self.module.loss(batch, self.noise_generator)  # type: ignore[operator]
@@ -209,15 +215,19 @@ class Trainer:
     def _adam(self, gradients: list[Tensor | None]) -> None:
         """Clip the gradients and update the parameters and their moments [1]_."""
         updates = [
-            (p, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g), mean, square)
-            for p, g, mean, square in zip(self._parameters, gradients, self._means, self._squares, strict=True)
+            (p, g if g.stride() == p.stride() else torch.empty_like(p).copy_(g), mean, square, n_steps)
+            for p, g, mean, square, n_steps in zip(
+                self._parameters, gradients, self._means, self._squares, self._n_steps, strict=True
+            )
             if g is not None
         ]
-        parameters, present, means, squares = (list(column) for column in zip(*updates, strict=True))
+        if not updates:
+            raise ValueError("There is nothing to train: the loss depends on no parameter that requires a gradient.")
+        parameters, present, means, squares, n_steps = (list(column) for column in zip(*updates, strict=True))
         if self.clip_value is not None:
             for gradient in present:
                 gradient.clamp_(-self.clip_value, self.clip_value)
-        self._n_steps += 1
+        torch._foreach_add_(n_steps, 1)
         # torch.optim.Adam(fused=True) ends in this call, after as much time again on a small network.
         torch._fused_adam_(
             parameters,
@@ -225,7 +235,7 @@ class Trainer:
             means,
             squares,
             [],
-            [self._n_steps] * len(parameters),
+            n_steps,
             lr=self.learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -238,10 +248,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return the state of the optimiser and the generators as NumPy arrays."""
         return {
-            "n_steps": self._n_steps.cpu().numpy().copy(),
-            "moments": {
-                name: (mean.cpu().numpy().copy(), square.cpu().numpy().copy())
-                for name, mean, square in zip(self._names, self._means, self._squares, strict=True)
+            "adam": {
+                name: tuple(value.cpu().numpy().copy() for value in values)
+                for name, *values in zip(self._names, self._n_steps, self._means, self._squares, strict=True)
             },
             "shuffle": self.shuffle_generator.get_state().numpy(),
             "noise": self.noise_generator.get_state().numpy(),
@@ -251,54 +260,60 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned.
 
-        The moments of a parameter that it does not know start anew, as does the noise on another kind of device.
+        A parameter that it does not know starts anew, as does the noise on another kind of device.
         """
-        self._n_steps.copy_(torch.from_numpy(np.array(state["n_steps"])))
-        for name, *moments in zip(self._names, self._means, self._squares, strict=True):
-            for moment, value in zip(moments, state["moments"].get(name, ()), strict=False):
-                moment.copy_(torch.from_numpy(np.array(value)))
+        for name, *values in zip(self._names, self._n_steps, self._means, self._squares, strict=True):
+            for value, stored in zip(values, state["adam"].get(name, ()), strict=False):
+                value.copy_(torch.from_numpy(np.array(stored)))
         self.shuffle_generator.set_state(torch.from_numpy(np.array(state["shuffle"])))
         if state["noise_device"] == self.noise_generator.device.type:
             self.noise_generator.set_state(torch.from_numpy(np.array(state["noise"])))
 
 
 class _CapturedSteps:
-    """A training step on a CUDA device, recorded once for each size of batch and then replayed.
+    """Training steps on a CUDA device, recorded once for each size of batch and then replayed.
 
     Parameters
     ----------
-    step : callable
-        Takes a batch. Whatever else it reads or writes must stay where it is.
     generator : torch.Generator
-        What the step draws from; each replay goes on where the one before it stopped.
+        What a step draws from; each replay goes on where the one before it stopped.
     """
 
-    # Libraries set themselves up in the first steps, which a recording must not contain.
-    _N_ORDINARY = 3
+    # Libraries set themselves up in the first steps, which a recording must not contain; and a recording takes as long
+    # as some dozens of ordinary steps.
+    _N_ORDINARY = 20
 
-    def __init__(self, step: Callable[[Tensor], None], generator: torch.Generator) -> None:
-        self._step = step
+    # One process records one graph at a time.
+    _recording = threading.Lock()
+
+    def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
         self._n_seen: dict[torch.Size, int] = {}
         self._recorded: dict[torch.Size, tuple[Tensor, Callable[[], None]]] = {}
 
-    def __call__(self, batch: Tensor) -> None:
+    def __call__(self, step: Callable[[Tensor], None], batch: Tensor) -> None:
+        """Take `step` on `batch`; whatever else the step reads or writes must stay where it is."""
         shape = batch.shape
         n_seen = self._n_seen[shape] = self._n_seen.get(shape, 0) + 1
         if n_seen <= self._N_ORDINARY:
-            self._step(batch)
+            step(batch)
             return
         if shape not in self._recorded:
             held = torch.empty_like(batch)
-            self._recorded[shape] = held, self._record(held)
+            self._recorded[shape] = held, self._record(step, held)
         held, replay = self._recorded[shape]
         held.copy_(batch)
         replay()
 
-    def _record(self, held: Tensor) -> Callable[[], None]:
-        """Record a step on what `held` will hold; nothing is computed yet."""
+    def _record(self, step: Callable[[Tensor], None], held: Tensor) -> Callable[[], None]:
+        """Record `step` on what `held` will hold; nothing is computed yet."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with torch.cuda.device(held.device), torch.cuda.graph(graph):
-            self._step(held)
+        stream = torch.cuda.Stream(held.device)
+        with (
+            self._recording,
+            torch.cuda.device(held.device),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
+            step(held)
         return graph.replay

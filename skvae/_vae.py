@@ -38,13 +38,18 @@ class Likelihood(Protocol):
         """Return a draw from p(x | z), ``(..., n_features)``."""
 
 
+def _has_gradient_by_hand(likelihood: Likelihood) -> bool:
+    """Tell whether the class itself has `log_prob_vjp`; one that is inherited may be that of another density."""
+    return "log_prob_vjp" in vars(type(likelihood))
+
+
 def _log_prob_vjp(likelihood: Likelihood, x: Tensor, parameters: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return log p(x | z) and a function from its gradient to that of `parameters`, by hand where there is one."""
-    if hasattr(likelihood, "log_prob_vjp"):
-        return likelihood.log_prob_vjp(x, parameters)
+    if _has_gradient_by_hand(likelihood):
+        return likelihood.log_prob_vjp(x, parameters)  # type: ignore[attr-defined]
     with torch.enable_grad():
         parameters = parameters.detach().requires_grad_()
-        log_prob = likelihood.log_prob(x, parameters)
+        log_prob = likelihood.log_prob(x, parameters.clone())  # a copy, since it may be written to
     return log_prob.detach(), lambda gradient: torch.autograd.grad(log_prob, parameters, gradient)[0]
 
 
@@ -58,7 +63,6 @@ class NormalLikelihood:
     """
 
     n_parameters = 2
-    capturable = True
 
     def __init__(self, min_scale: float) -> None:
         self.min_scale = min_scale
@@ -117,7 +121,6 @@ class ContinuousBernoulliLikelihood:
     """Independent continuous Bernoulli features on [0, 1], each with its logit."""
 
     n_parameters = 1
-    capturable = True
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return log p(x | z), summed over the features."""
@@ -223,7 +226,8 @@ class VAE(nn.Module):
     @property
     def capturable(self) -> bool:
         """Whether `loss` can be recorded as a CUDA graph; a user's networks and likelihoods are taken not to be."""
-        return all(getattr(part, "capturable", False) for part in (self.encoder, self.decoder, self.likelihood))
+        networks = all(getattr(network, "capturable", False) for network in (self.encoder, self.decoder))
+        return networks and _has_gradient_by_hand(self.likelihood)
 
     @property
     def device(self) -> torch.device:
@@ -265,25 +269,29 @@ class VAE(nn.Module):
             trained parameter; None for one that plays no part. To be called once.
         """
         with torch.no_grad():
-            encoded, pull_encoder = self.encoder.vjp(x, generator)
+            encoded, pull_encoder = self.encoder.vjp(x, generator, wants_input=False)
             mean, raw = encoded.float().chunk(2, dim=1)
             std = self._posterior_std(raw)
             noise = torch.randn(mean.shape, generator=generator, device=x.device, dtype=torch.float32)
-            decoded, pull_decoder = self.decoder.vjp(torch.addcmul(mean, std, noise), generator)
+            z = torch.addcmul(mean, std, noise)
+            decoded, pull_decoder = self.decoder.vjp(z, generator, wants_input=True)
             log_likelihood, pull_likelihood = _log_prob_vjp(self.likelihood, x, decoded)
             terms = {"log_likelihood": log_likelihood.sum(), "kl": self.kl(mean, std).sum()}
 
         def gradients() -> list[Tensor | None]:
             share = 1 / len(x)
             with torch.no_grad():
-                z_gradient, decoder_gradients = pull_decoder(
-                    pull_likelihood(torch.full_like(log_likelihood, -share)), True
-                )
+                gradient = pull_likelihood(torch.full_like(log_likelihood, -share))
+                z_gradient, decoder_gradients = pull_decoder(gradient)
                 # Through z = mean + std * noise, and of the KL term: mean, and std - 1 / std.
                 mean_gradient = torch.add(z_gradient, mean, alpha=self.beta * share)
-                std_gradient = (std - 1 / std).mul_(self.beta * share).addcmul_(z_gradient, noise)
-                raw_gradient = std_gradient.mul_(std / 2 if self.posterior_scale == "log_variance" else raw.sigmoid())
-                _, encoder_gradients = pull_encoder(torch.cat([mean_gradient, raw_gradient], dim=1), False)
+                noise_gradient = z_gradient * noise
+                if self.posterior_scale == "log_variance":
+                    raw_gradient = (std.square() - 1).mul_(self.beta * share).addcmul_(noise_gradient, std).div_(2)
+                else:
+                    std_gradient = noise_gradient.add_(std - 1 / std, alpha=self.beta * share)
+                    raw_gradient = std_gradient.mul_(raw.sigmoid())
+                _, encoder_gradients = pull_encoder(torch.cat([mean_gradient, raw_gradient], dim=1))
             return encoder_gradients + decoder_gradients
 
         return terms, gradients

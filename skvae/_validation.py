@@ -92,7 +92,9 @@ def _as_tensor(block: np.ndarray) -> torch.Tensor:
     """Return `block` as a tensor, which shares its memory where torch can; it is not to be written to."""
     if block.dtype.kind == "f" and block.dtype.itemsize > 8:
         block = block.astype(np.float64)
-    if not (block.flags.writeable and block.flags.c_contiguous and block.dtype.isnative):
+    # In a block of one row or column, strides that torch refuses count as contiguous.
+    shared = block.flags.c_contiguous and all(n >= 0 and n % block.dtype.itemsize == 0 for n in block.strides)
+    if not (shared and block.flags.writeable and block.dtype.isnative):
         block = np.array(block, dtype=block.dtype.newbyteorder("="), order="C")
     return torch.from_numpy(block)
 
@@ -137,7 +139,7 @@ class Rows:
         if self._source is not None:
             block = self._source[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.device)]
         else:
-            block = _as_tensor(self.X[rows] if isinstance(rows, slice) else np.take(self.X, rows, axis=0))
+            block = _as_tensor(self.X[rows])
             if self.device.type == "cuda":
                 block = block.pin_memory().to(self.device, non_blocking=True)
         block = block.to(self._dtype).sub(self.shift).div_(self.scale).to(self.device, torch.float32)

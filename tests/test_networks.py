@@ -101,9 +101,9 @@ def test_dense_gradients_against_automatic_differentiation(hidden_layer_sizes, a
     weight = torch.randn(11, 2, generator=generator(2))
     references = torch.autograd.grad(expected, [x, *network.parameters()], weight)
     with torch.no_grad():
-        output, pullback = network.vjp(x, generator(1))
-        input_gradient, gradients = pullback(weight, True)
-        nothing, same_gradients = pullback(weight, False)
+        output, pullback = network.vjp(x, generator(1), wants_input=True)
+        input_gradient, gradients = pullback(weight)
+        nothing, same_gradients = network.vjp(x, generator(1), wants_input=False)[1](weight)
     assert nothing is None
     assert torch.allclose(output, expected, atol=1e-6)
     for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
@@ -125,8 +125,8 @@ def test_convolution_and_its_gradient_against_torch(image_shape):
     weight = torch.randn(9, 3, generator=generator(2), dtype=torch.float64)
     references = torch.autograd.grad(expected, list(network.parameters()), weight)
     with torch.no_grad():
-        output, pullback = network.vjp(x, generator(1))
-        _, gradients = pullback(weight, False)
+        output, pullback = network.vjp(x, generator(1), wants_input=False)
+        _, gradients = pullback(weight)
         assert torch.allclose(network(x), expected, rtol=1e-12, atol=1e-12)
     assert torch.allclose(output, expected, rtol=1e-12, atol=1e-12)
     for gradient, reference in zip(gradients, references, strict=True):
@@ -143,8 +143,8 @@ def test_template_gradients():
     weight = torch.randn(5, 3, generator=generator(1))
     references = torch.autograd.grad(template(x), [x, *trained], weight)
     with torch.no_grad():
-        _, pullback = template.vjp(x, generator())
-        input_gradient, gradients = pullback(weight, True)
+        _, pullback = template.vjp(x, generator(), wants_input=True)
+        input_gradient, gradients = pullback(weight)
     for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
         assert torch.allclose(gradient, reference)
 
@@ -158,8 +158,8 @@ def test_template_whose_output_ignores_its_input():
         def forward(self, x):
             return self.used.expand(len(x), 2)
 
-    output, pullback = Template(Constant()).vjp(torch.zeros(3, 4), generator())
-    input_gradient, (used, idle) = pullback(torch.ones_like(output), True)
+    output, pullback = Template(Constant()).vjp(torch.zeros(3, 4), generator(), wants_input=True)
+    input_gradient, (used, idle) = pullback(torch.ones_like(output))
     assert torch.equal(input_gradient, torch.zeros(3, 4))
     assert torch.equal(used, torch.full((2,), 3.0))
     assert idle is None
@@ -194,7 +194,26 @@ def test_template_is_a_copy_with_private_draws():
     assert template.module[0].weight.dtype == torch.float32
     x = torch.ones(3, 4)
     state = torch.get_rng_state()
-    first, same, other = (template.vjp(x, generator(seed))[0] for seed in (1, 1, 2))
+    first, same, other = (template.vjp(x, generator(seed), wants_input=False)[0] for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_template_may_write_to_its_input():
+    x = torch.randn(5, 4, generator=generator())
+    before = x.clone()
+    template = Template(nn.ReLU(inplace=True))
+    _, pullback = template.vjp(x, generator(), wants_input=True)
+    input_gradient, _ = pullback(torch.ones(5, 4))
+    assert torch.equal(x, before)
+    assert torch.equal(input_gradient, (x > 0).float())
+
+
+def test_a_template_that_reads_data_gets_data():
+    class Detour(nn.Module):
+        def forward(self, x):
+            return torch.from_numpy(x.numpy() + 1)
+
+    output, _ = Template(Detour()).vjp(torch.zeros(2, 3), generator(), wants_input=False)
+    assert torch.equal(output, torch.ones(2, 3))

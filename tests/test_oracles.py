@@ -139,6 +139,30 @@ def test_gradient_against_automatic_differentiation(likelihood, posterior_scale,
         assert torch.allclose(gradient, reference, rtol=1e-4, atol=1e-6), name
 
 
+def test_an_inherited_gradient_is_not_that_of_another_density():
+    class Laplace(NormalLikelihood):
+        def log_prob(self, x, parameters):
+            location, scale = self._location_and_scale(parameters)
+            return torch.distributions.Laplace(location, scale).log_prob(x).sum(-1)
+
+    vae = vae_with(Laplace(0.1))
+    x = torch.rand(32, 6, generator=torch.Generator().manual_seed(1))
+    terms, gradients = vae.loss(x, torch.Generator().manual_seed(2))
+    mean, std = vae.posterior(x)
+    z = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(2))
+    log_likelihood = vae.likelihood.log_prob(x, vae.decoder(z))
+    assert float(terms["log_likelihood"]) == pytest.approx(float(log_likelihood.detach().sum()), rel=1e-5)
+    (expected,) = torch.autograd.grad(-log_likelihood.mean(), [vae.decoder.layers[-1].weight])
+    assert torch.allclose(gradients()[-2], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_collapsed_posterior_keeps_a_finite_gradient():
+    vae = vae_with(NormalLikelihood(0.1), "log_variance", beta=0.0)
+    torch.nn.init.constant_(vae.encoder.layers[-1].bias, -190.0)
+    _, gradients = vae.loss(torch.rand(5, 6, generator=torch.Generator().manual_seed(1)), torch.Generator())
+    assert all(gradient.isfinite().all() for gradient in gradients())
+
+
 def test_kl_is_positive_and_reaches_the_encoder_alone():
     vae = vae_with(NormalLikelihood(0.1))
     mean, std = vae.posterior(torch.rand(32, 6, generator=torch.Generator().manual_seed(1)))

@@ -1,5 +1,8 @@
 """The training loop on a loss whose minimum is known."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +97,7 @@ def test_state_continues_to_the_bit(rows):
     first = trainer(part)
     run(first, rows, 3)
     state = first.state()
-    assert all(isinstance(array, np.ndarray) for entry in state["moments"].values() for array in entry)
+    assert all(isinstance(array, np.ndarray) for entry in state["adam"].values() for array in entry)
     second = trainer(part)
     second.load_state(state)
     run(second, rows, 2)
@@ -176,13 +179,56 @@ def test_recorded_steps_are_the_ordinary_ones(rows):
             return super().loss(batch + torch.randn(batch.shape, generator=generator), generator)
 
     class Recorded(_CapturedSteps):
-        def _record(self, held):
-            return lambda: self._step(held)
+        _N_ORDINARY = 2
+
+        def _record(self, step, held):
+            return lambda: step(held)
 
     ordinary, recorded = Noisy(), Noisy()
     history, _ = run(trainer(ordinary), rows, 6)
     instance = trainer(recorded)
-    instance._step = steps = Recorded(instance._train_on, instance.noise_generator)
+    instance._captured = steps = Recorded(instance.noise_generator)
     assert run(instance, rows, 6)[0] == history
     assert torch.equal(recorded.weight, ordinary.weight)
     assert {tuple(shape) for shape in steps._recorded} == {(20, 3), (1, 3)}
+
+
+def test_a_parameter_that_joins_late_starts_from_the_first_step(rows):
+    """Adam's correction of its moments counts the steps of each parameter."""
+
+    class Late(Regression):
+        n_calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.late = nn.Parameter(torch.zeros(1))
+
+        def loss(self, batch, generator):
+            self.n_calls += 1
+            terms, gradients = super().loss(batch, generator)
+            return terms, lambda: [*gradients(), torch.ones(1) if self.n_calls > 30 else None]
+
+    module = Late()
+    run(trainer(module, batch_size=200), rows, 31)
+    assert float(module.late.detach()) == pytest.approx(-0.1)
+
+
+def test_nothing_to_train(rows):
+    class Idle(Regression):
+        def loss(self, batch, generator):
+            return {"error": batch.sum()}, lambda: [None]
+
+    with pytest.raises(ValueError, match="the loss depends on no parameter"):
+        run(trainer(Idle()), rows, 1)
+
+
+def test_a_trainer_goes_away_with_its_last_reference(rows):
+    instance = trainer(Regression())
+    run(instance, rows, 1)
+    gone = weakref.ref(instance)
+    gc.disable()
+    try:
+        del instance
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._validation import Rows
 
 from conftest import bits, make
 
@@ -105,6 +106,39 @@ def test_integers_are_converted_a_minibatch_at_a_time(estimator_class):
     tracemalloc.stop()
     # NumPy's allocations; a copy in float32 would be four times the data.
     assert peak < X.nbytes / 3
+
+
+@pytest.mark.parametrize("layout", ["fortran", "columns"])
+def test_a_minibatch_does_not_copy_the_rest(layout):
+    X = np.zeros((20000, 100), np.uint8)
+    X = np.asfortranarray(X) if layout == "fortran" else X[:, :50]
+    rows = Rows(X, 0.0, 255.0)
+    index = torch.arange(0, 20000, 100)
+    tracemalloc.start()
+    try:
+        rows[index]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < X.nbytes / 10
+
+
+def test_single_rows_and_columns_of_any_strides(fitted, digits):
+    expected = fitted.transform(digits[:1])
+    assert fitted.transform(digits[:1][::-1]).tobytes() == expected.tobytes()
+    records = np.zeros(3, [("x", "f4", (64,)), ("y", "u1")])["x"]
+    records[:] = digits[:3]
+    assert fitted.transform(records[:1]).tobytes() == expected.tobytes()
+    column = digits[:, 20:21]
+    one = make(NormalVAETransformer, n_components=1).fit(column)
+    assert one.transform(column[:, ::-1]).tobytes() == one.transform(column).tobytes()
+
+
+def test_autocast_does_not_reach_into_training(estimator_class, digits):
+    plain = make(estimator_class, max_iter=2).fit(digits)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = make(estimator_class, max_iter=2).fit(digits)
+    assert inside.loss_curve_ == plain.loss_curve_
 
 
 def test_units_of_the_data(digits):
