@@ -142,7 +142,9 @@ class Rows:
             block = _as_tensor(self.X[rows])
             if self.device.type == "cuda":
                 block = block.pin_memory().to(self.device, non_blocking=True)
-        block = block.to(self._dtype).sub(self.shift).div_(self.scale).to(self.device, torch.float32)
+        converted = block.to(self._dtype)
+        converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
+        block = converted.div_(self.scale).to(self.device, torch.float32)
         return block.clamp_(0, 1) if self.clip else block
 
     def chunks(self, n_rows: int) -> Iterator[torch.Tensor]:

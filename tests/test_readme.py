@@ -1,6 +1,9 @@
 """The README and the pages keep their promises about files and commands."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,15 @@ def test_two_commands_install_and_do_everything():
     assert len(commands) == 2
     assert commands[0].endswith("&& python examples/regime_comparison.py")
     assert commands[1].endswith("&& pytest")
+
+
+@pytest.mark.slow
+def test_the_benchmarks_write_their_tables(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "benchmarks", "--output", tmp_path, "--seconds", "0"]
+    sections = ["parts", "inference", "loading", "search"]  # the others take minutes, or a package apart
+    subprocess.run([*map(str, command), "--sections", *sections], check=True)
+    results = json.loads((tmp_path / "results" / "benchmarks.json").read_text())
+    assert list(results) == sections
+    text = (tmp_path / "results" / "benchmarks.md").read_text()
+    assert text.count("Measured on: ") == len(sections)
+    assert "| transform |" in text

@@ -21,6 +21,7 @@ import inference
 import loading
 import matplotlib
 import memory
+import parts
 import report
 import search
 import torch
@@ -37,6 +38,7 @@ def main():
     """Run the sections that are asked for and write the report."""
     sections = {
         "training": lambda seconds: training.measure(seconds, with_compiler=shutil.which("g++") is not None),
+        "parts": parts.measure,
         "fitting": fitting.measure,
         "inference": inference.measure,
         "memory": lambda seconds: memory.measure(),

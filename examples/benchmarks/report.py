@@ -118,8 +118,20 @@ def search(figures):
     return table(["model", "without a cache, s", "with `Pipeline(memory=...)`, s"], rows)
 
 
+def parts(figures):
+    """Return the table of parts and the profiles."""
+    rows = [[row["part"], row["contestant"], spread(row["microseconds"], 0)] for row in figures["parts"]]
+    text = table(["part", "by", "microseconds"], rows)
+    for row in figures["profiles"]:
+        title = f"\n### Profile of an epoch: {row['model']} VAE, batches of 128, {row['contestant']}\n\n"
+        shares = [[f"`{name}`", f"{share:.0%}"] for name, share in row["shares"].items()]
+        text += title + table(["operation", "share of the time"], shares)
+    return text
+
+
 SECTIONS = {
     "training": ("Training", training),
+    "parts": ("Parts of a training step", parts),
     "fitting": ("Whole fits", fitting),
     "inference": ("Inference", inference),
     "memory": ("Memory", memory),
