@@ -24,6 +24,11 @@ class Likelihood(Protocol):
     n_parameters : int
         Number of decoder outputs for one feature. The output is ``(..., n_parameters * n_features)``, all values of
         the first parameter first.
+
+    Notes
+    -----
+    A class may also have a method ``log_prob_vjp(x, parameters)`` that returns `log_prob` and a function from its
+    gradient to that of `parameters`. Otherwise the gradient is found by automatic differentiation.
     """
 
     n_parameters: int
