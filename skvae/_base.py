@@ -237,7 +237,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         if X_val is not None:
             self._check_values(X_val, shift, scale, name="X_val", resume=False)
             val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device, read_often=True)
-        elif val_index is not None:
+        elif val_index is not None:  # not read_often: a device that has room for X has it already
             val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
 
         # Weights are drawn only where there are none to go on from.

@@ -43,15 +43,16 @@ class Likelihood(Protocol):
         """Return a draw from p(x | z), ``(..., n_features)``."""
 
 
-def _has_gradient_by_hand(likelihood: Likelihood) -> bool:
-    """Tell whether the class itself has `log_prob_vjp`; one that is inherited may be that of another density."""
-    return "log_prob_vjp" in vars(type(likelihood))
+def _gradient_by_hand(likelihood: Likelihood) -> Callable[..., tuple[Tensor, Callable[[Tensor], Tensor]]] | None:
+    """Return the `log_prob_vjp` of the class itself; one that is inherited may be that of another density."""
+    return vars(type(likelihood)).get("log_prob_vjp")
 
 
 def _log_prob_vjp(likelihood: Likelihood, x: Tensor, parameters: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return log p(x | z) and a function from its gradient to that of `parameters`, by hand where there is one."""
-    if _has_gradient_by_hand(likelihood):
-        return likelihood.log_prob_vjp(x, parameters)  # type: ignore[attr-defined]
+    by_hand = _gradient_by_hand(likelihood)
+    if by_hand is not None:
+        return by_hand(likelihood, x, parameters)
     with torch.enable_grad():
         parameters = parameters.detach().requires_grad_()
         log_prob = likelihood.log_prob(x, parameters.clone())  # a copy, since it may be written to
@@ -232,7 +233,7 @@ class VAE(nn.Module):
     def capturable(self) -> bool:
         """Whether `loss` can be recorded as a CUDA graph; a user's networks and likelihoods are taken not to be."""
         networks = all(getattr(network, "capturable", False) for network in (self.encoder, self.decoder))
-        return networks and _has_gradient_by_hand(self.likelihood)
+        return networks and _gradient_by_hand(self.likelihood) is not None
 
     @property
     def device(self) -> torch.device:

@@ -15,13 +15,13 @@ def encoder_products(model, n_rows):
         (torch.randn(n_rows, n_inputs), torch.randn(n_outputs, n_inputs))
         for n_inputs, n_outputs in LAYERS[model][: 2 if model == "normal" else 3]
     ]
-    if model == "continuous Bernoulli" and n_rows > 1:  # a few images at a time: their patches would fill the memory
-        patches, kernels = torch.randn(784 * 500, 9), torch.randn(32, 9)
-    else:
-        patches, kernels = torch.randn(784 * (model == "continuous Bernoulli"), 9), torch.randn(32, 9)
+    # The convolution takes a few images at a time: the patches of all would fill the memory.
+    n_images = min(n_rows, 500)
+    n_blocks = n_rows // n_images if model == "continuous Bernoulli" else 0
+    patches, kernels = torch.randn(784 * n_images, 9), torch.randn(32, 9)
 
     def multiply():
-        for _ in range(max(1, n_rows // 500)):
+        for _ in range(n_blocks):
             torch.mm(patches, kernels.t())
         for x, weight in products:
             torch.mm(x, weight.t())
