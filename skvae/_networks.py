@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvEncoder", "DenseNetwork", "Template", "make_decoder", "make_encoder"]
+__all__ = [
+    "Conv2d",
+    "ConvEncoder",
+    "DenseNetwork",
+    "Linear",
+    "Network",
+    "Template",
+    "make_decoder",
+    "make_encoder",
+]
 
 # Takes the gradient of the output; returns that of the input, or None where it was not asked for, and a list of the
 # gradients of the parameters that are trained (None for one that plays no part).
@@ -73,12 +82,12 @@ class _Unset:
         """Leave the weights as they are."""
 
 
-class _Linear(_Unset, nn.Linear):
-    pass
+class Linear(_Unset, nn.Linear):
+    """A fully connected layer, its weights not yet set."""
 
 
-class _Conv2d(_Unset, nn.Conv2d):
-    pass
+class Conv2d(_Unset, nn.Conv2d):
+    """A convolution, its weights not yet set."""
 
 
 def _vjp_by_autograd(
@@ -159,7 +168,7 @@ class DenseNetwork(Network):
         )
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
         self._linears = [
-            _Linear(*pair, device="cpu", dtype=torch.float32) for pair in zip(widths, widths[1:], strict=False)
+            Linear(*pair, device="cpu", dtype=torch.float32) for pair in zip(widths, widths[1:], strict=False)
         ]
         self.layers = nn.ModuleList(self._linears)
 
@@ -225,7 +234,7 @@ class ConvEncoder(Network):
             image_shape=image_shape, hidden_layer_sizes=hidden_layer_sizes, n_outputs=n_outputs, dropout=dropout
         )
         height, width, channels = image_shape
-        self.convolution = _Conv2d(channels, _N_FILTERS, 3, padding=1, device="cpu", dtype=torch.float32)
+        self.convolution = Conv2d(channels, _N_FILTERS, 3, padding=1, device="cpu", dtype=torch.float32)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
         self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
         self._windows = _PoolingWindows(image_shape) if height % 2 == 0 and width % 2 == 0 else None

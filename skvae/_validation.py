@@ -13,6 +13,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "bounds",
     "check_float32",
     "check_is_fitted",
+    "check_labelled_rows",
     "check_latent",
     "check_positive_integer",
     "check_rows",
@@ -71,6 +73,15 @@ def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
     return X
+
+
+def check_labelled_rows(estimator, X, y) -> tuple[np.ndarray, np.ndarray]:
+    """Return `X` as `check_rows` does, within float32, and `y` as a 1-D array of class labels."""
+    X, y = validate_data(estimator, X, y, reset=True)
+    check_classification_targets(y)
+    X = check_rows(estimator, X, reset=False)
+    check_float32(X, "X")
+    return X, y
 
 
 def check_latent(Z, n_components: int) -> np.ndarray:

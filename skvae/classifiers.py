@@ -1,0 +1,452 @@
+"""Convolutional classifiers that read a row of features as an image, trained by skorch."""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import check_consistent_length, column_or_1d
+from skorch import NeuralNetClassifier
+from skorch.callbacks import EpochScoring
+from skorch.helper import predefined_split
+from torch import nn
+
+from skvae import _validation as validation
+from skvae._networks import Conv2d, Linear, Network
+from skvae._validation import Integral, Interval, Real, StrOptions
+
+__all__ = ["MultilayerCNNClassifier", "SimpleCNNClassifier"]
+
+_N_FILTERS = 32
+
+_N_HIDDEN = 128
+
+# Each record of `history_`, and skorch's name for it.
+_RECORDS = {
+    "loss": "train_loss",
+    "accuracy": "train_acc",
+    "validation_loss": "valid_loss",
+    "validation_accuracy": "valid_acc",
+}
+
+_ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU}
+
+# Rows that are classified at a time: few enough for the convolution's output to stay near the caches.
+_PREDICTION_BATCH = 256
+
+
+def _most_square(n_features):
+    """Return (height, width, 1) of the image of `n_features` pixels nearest to a square, no higher than wide."""
+    height = max(n for n in range(1, math.isqrt(n_features) + 1) if n_features % n == 0)
+    return height, n_features // height, 1
+
+
+class _CNN(Network):
+    """A 3 x 3 convolution that keeps the image's size and what follows it: `features`, then a linear `head`."""
+
+    def __init__(self, image_shape, n_classes, activation):
+        super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation)
+        height, width, n_channels = image_shape
+        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1)
+        self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
+        self.head = Linear(n_features, n_classes)
+
+    def forward(self, x):
+        """Return the logits, ``(batch, n_classes)``."""
+        return self.head(self.embed(x))
+
+    def embed(self, x):
+        """Return what the last layer sees, ``(batch, n_features)``."""
+        return self.features(x.unflatten(1, self.config["image_shape"]).permute(0, 3, 1, 2))
+
+
+class _SimpleCNN(_CNN):
+    @staticmethod
+    def _make_features(convolution, activation, height, width):
+        return nn.Sequential(convolution, activation, nn.Flatten()), _N_FILTERS * height * width
+
+
+class _MultilayerCNN(_CNN):
+    @staticmethod
+    def _make_features(convolution, activation, height, width):
+        n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
+        pooling = nn.MaxPool2d(2, ceil_mode=True)
+        layers = convolution, activation, pooling, nn.Flatten(), Linear(n_pooled, _N_HIDDEN), nn.ReLU()
+        return nn.Sequential(*layers), _N_HIDDEN
+
+
+class _LabelledRows(torch.utils.data.Dataset):
+    """Rows of an array and the numbers of their classes."""
+
+    def __init__(self, rows, labels):
+        self.rows, self.labels = rows, torch.from_numpy(labels)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index], self.labels[index]
+
+
+class _Minibatches:
+    """What takes the place of a DataLoader, which fetches rows one by one and draws from torch's global generator.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        The data; it takes many indices at once.
+    batch_size : int
+        Rows of a minibatch; the last one may be smaller.
+    random_state : RandomState, default=None
+        Source of the order, a new one each time; None keeps the order of the data.
+    """
+
+    def __init__(self, dataset, batch_size, random_state=None):
+        self.dataset, self.batch_size, self.random_state = dataset, batch_size, random_state
+
+    def __iter__(self):
+        n_rows = len(self.dataset)
+        order = np.arange(n_rows) if self.random_state is None else self.random_state.permutation(n_rows)
+        for index in torch.from_numpy(order).split(self.batch_size):
+            yield self.dataset[index]
+
+
+class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
+    """Base class of the classifiers; a subclass has a docstring and `_network`, the class of its network."""
+
+    _parameter_constraints: dict = {
+        "activation": [StrOptions(set(_ACTIVATIONS))],
+        "image_shape": [tuple, list, np.ndarray, None],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "device": [str, Integral, torch.device],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        activation="relu",
+        image_shape=None,
+        learning_rate_init=1e-3,
+        batch_size=128,
+        max_iter=20,
+        random_state=None,
+        device="auto",
+        verbose=0,
+    ):
+        self.activation = activation
+        self.image_shape = image_shape
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    @validation.all_or_nothing
+    @with_callbacks
+    @validation._fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, *, X_val=None, y_val=None):
+        """Fit the network to the rows of `X` and their labels.
+
+        When it raises, also on Ctrl-C, the classifier is as it was before the call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data of any real dtype, converted to float32 a minibatch at a time. Nothing is scaled: bring the
+            data to a range near one before.
+        y : array-like of shape (n_samples,)
+            Labels of any type that scikit-learn's classifiers take.
+        X_val : array-like of shape (n_val_samples, n_features), default=None
+            Validation data, whose loss and accuracy are recorded after each epoch.
+        y_val : array-like of shape (n_val_samples,), default=None
+            Its labels, all of them labels that `y` has too.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            When an argument or a parameter is not valid, or when training diverges.
+        """
+        X, y = validation.check_labelled_rows(self, X, y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val belong together; got only one of them.")
+        device = validation.resolve_device(self.device)
+        train = _LabelledRows(validation.Rows(X, 0.0, 1.0, device=device, read_often=True), labels)
+        valid = None
+        if X_val is not None:
+            X_val, labels_val = self._check_validation_data(X_val, y_val)
+            valid = _LabelledRows(validation.Rows(X_val, 0.0, 1.0, device=device, read_often=True), labels_val)
+        init_seed, shuffle_seed = validation.spawn_seeds(self.random_state, 2)
+
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        hook_arguments = {"X": X, "y": y}
+        context.call_on_fit_task_begin(estimator=self, **hook_arguments)
+        net = self._make_net(X.shape[1], device, init_seed, shuffle_seed, valid)
+        net.notify("on_train_begin", X=train, y=None)
+        history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
+
+        def snapshot():
+            return self._fitted(copy.deepcopy(net), {name: list(values) for name, values in history.items()})
+
+        for _ in range(self.max_iter):
+            task = context.subcontext(task_name="epoch")
+            task.call_on_fit_task_begin(estimator=self, **hook_arguments)
+            net.fit_loop(train, epochs=1)
+            record = net.history[-1]
+            record["batches"].clear()
+            for name, values in history.items():
+                values.append(float(record[_RECORDS[name]]))
+            self._check_finite(net, record)
+            if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
+                break
+        net.notify("on_train_end", X=train, y=None)
+        vars(self).update(self._fitted(net, history))
+        context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
+        return self
+
+    def _check_validation_data(self, X_val, y_val):
+        """Return the validation rows and the numbers of their classes."""
+        X_val = validation.check_rows(self, X_val, reset=False, name="X_val")
+        validation.check_float32(X_val, "X_val")
+        y_val = column_or_1d(y_val)
+        check_consistent_length(X_val, y_val)
+        unknown = np.setdiff1d(y_val, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y_val contains labels that y does not: {unknown}. Leave their rows out.")
+        return X_val, np.searchsorted(self.classes_, y_val)
+
+    def _make_net(self, n_features, device, init_seed, shuffle_seed, valid):
+        """Return the initialised net, which validates on `valid`, or for None does not."""
+        shape = (
+            _most_square(n_features)
+            if self.image_shape is None
+            else validation.image_dimensions(self.image_shape, n_features)
+        )
+        net = NeuralNetClassifier(
+            self._network,
+            module__image_shape=shape,
+            module__n_classes=len(self.classes_),
+            module__activation=self.activation,
+            criterion=nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            lr=self.learning_rate_init,
+            batch_size=self.batch_size,
+            iterator_train=_Minibatches,
+            iterator_train__random_state=np.random.RandomState(shuffle_seed),
+            iterator_valid=_Minibatches,
+            iterator_valid__batch_size=_PREDICTION_BATCH,
+            train_split=None if valid is None else predefined_split(valid),
+            classes=np.arange(len(self.classes_)),
+            callbacks=[("train_acc", EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True))],
+            device=device.type if device.index is None else str(device),
+            verbose=int(self.verbose),
+        ).initialize()
+        net.module_.initialize(torch.Generator("cpu").manual_seed(init_seed))
+        return net
+
+    @staticmethod
+    def _check_finite(net, record):
+        weights = all(bool(parameter.isfinite().all()) for parameter in net.module_.parameters())
+        if not weights or not math.isfinite(record["train_loss"]):
+            raise ValueError(
+                f"Training diverged in epoch {record['epoch']}: the loss is {record['train_loss']:g}"
+                f"{'' if weights else ', and weights are not finite'}. Try a smaller learning_rate_init, and scale the "
+                f"data to a range near one before."
+            )
+
+    @staticmethod
+    def _fitted(net, history):
+        """Return the fitted attributes; the net keeps nothing of the data and nothing that only training needs."""
+        net.set_params(train_split=None)
+        del net.optimizer_
+        return {"net_": net, "n_iter_": len(history["loss"]), "history_": history}
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Probabilities, the classes in the order of `classes_`.
+        """
+        return softmax(self._apply(X, lambda module, x: module(x)).astype(np.float64), axis=1)
+
+    def predict(self, X):
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels, as in `classes_`.
+        """
+        most_probable = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[most_probable]
+
+    def embed(self, X):
+        """Return what the last layer sees: the features that the network has learned.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_learned), float32
+            Features; `n_learned` is the number of inputs of the last layer.
+        """
+        return self._apply(X, lambda module, x: module.embed(x))
+
+    def _apply(self, X, function):
+        """Return what `function` makes of the network and the rows, as an array."""
+        validation.check_is_fitted(self)
+        X = validation.check_rows(self, X, reset=False)
+        validation.check_float32(X, "X")
+        module = self.net_.module_
+        rows = validation.Rows(X, 0.0, 1.0, device=module.head.weight.device)
+        with torch.inference_mode():
+            return np.concatenate([function(module, x).cpu().numpy() for x in rows.chunks(_PREDICTION_BATCH)])
+
+
+class SimpleCNNClassifier(_BaseCNNClassifier):
+    """A convolution and a softmax layer, as a classifier.
+
+    The features are read as an image. A convolution of 32 filters of 3 x 3, zero-padded so that the image keeps its
+    size, is followed by one dense layer with a softmax. Adam minimises the cross-entropy.
+
+    Parameters
+    ----------
+    activation : {"relu", "identity"}, default="relu"
+        What follows the convolution; ``"identity"`` is nothing.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes the image
+        nearest to a square: 784 features are 28 x 28, 20 are 4 x 5, a prime number p of them 1 x p.
+    learning_rate_init : float, default=1e-3
+        Step size of Adam.
+    batch_size : int, default=128
+        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
+    max_iter : int, default=20
+        Number of epochs.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights and the shuffling. None takes fresh entropy: the global generators of NumPy and
+        torch are neither read nor changed.
+    device : str, int or torch.device, default="auto"
+        Where to compute: ``"auto"`` is CUDA when there is one and the CPU otherwise.
+    verbose : int or bool, default=0
+        Whether to print a line for each epoch.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNetClassifier
+        The trained net, without its optimiser.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    history_ : dict of str to list of float
+        By epoch: ``"loss"``, the mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before each
+        step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch.
+    n_iter_ : int
+        Number of epochs.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, when all of them are strings.
+
+    See Also
+    --------
+    MultilayerCNNClassifier : The same convolution with pooling and a hidden layer.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae.classifiers import SimpleCNNClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> classifier = SimpleCNNClassifier(max_iter=5, random_state=0).fit(X / 16, y)
+    >>> bool(classifier.score(X / 16, y) > 0.8)
+    True
+    """
+
+    _network = _SimpleCNN
+
+
+class MultilayerCNNClassifier(_BaseCNNClassifier):
+    """A convolution, pooling, a hidden layer and a softmax layer, as a classifier.
+
+    The features are read as an image. A convolution of 32 filters of 3 x 3, zero-padded so that the image keeps its
+    size, is followed by 2 x 2 max-pooling, a dense layer of 128 with ReLU and a dense layer with a softmax. At an odd
+    side the last pooling window is half as large, so that no pixel is lost. Adam minimises the cross-entropy.
+
+    Parameters
+    ----------
+    activation : {"relu", "identity"}, default="relu"
+        What follows the convolution; ``"identity"`` is nothing.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes the image
+        nearest to a square: 784 features are 28 x 28, 20 are 4 x 5, a prime number p of them 1 x p.
+    learning_rate_init : float, default=1e-3
+        Step size of Adam.
+    batch_size : int, default=128
+        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
+    max_iter : int, default=20
+        Number of epochs.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights and the shuffling. None takes fresh entropy: the global generators of NumPy and
+        torch are neither read nor changed.
+    device : str, int or torch.device, default="auto"
+        Where to compute: ``"auto"`` is CUDA when there is one and the CPU otherwise.
+    verbose : int or bool, default=0
+        Whether to print a line for each epoch.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNetClassifier
+        The trained net, without its optimiser.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    history_ : dict of str to list of float
+        By epoch: ``"loss"``, the mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before each
+        step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch.
+    n_iter_ : int
+        Number of epochs.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, when all of them are strings.
+
+    See Also
+    --------
+    SimpleCNNClassifier : The same convolution and nothing else.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae.classifiers import MultilayerCNNClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> classifier = MultilayerCNNClassifier(max_iter=5, random_state=0).fit(X / 16, y)
+    >>> bool(classifier.score(X / 16, y) > 0.8)
+    True
+    """
+
+    _network = _MultilayerCNN
