@@ -199,7 +199,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
 
         def snapshot():
-            return self._fitted(copy.deepcopy(net), {name: list(values) for name, values in history.items()})
+            # A shallow copy of a net has weights of its own.
+            return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()})
 
         for _ in range(self.max_iter):
             task = context.subcontext(task_name="epoch")

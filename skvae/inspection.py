@@ -11,7 +11,7 @@ from sklearn.callback import ScoringMonitor
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._validation import check_positive_integer, image_dimensions, spawn_seeds
+from skvae._validation import Integral, check_positive_integer, image_dimensions, spawn_seeds
 
 __all__ = ["LatentDisplay", "ReconstructionDisplay", "SampleMonitor", "SamplesDisplay", "TrainingCurveDisplay"]
 
@@ -554,7 +554,8 @@ class SampleMonitor:
     epochs : sequence of int, default=None
         The epochs after which they are drawn, the first being 1. None is 1, 2, 5, 10, 20, 50 and so on.
     random_state : int, RandomState instance or None, default=None
-        Source of the seed of all samples.
+        Source of the samples. An integer is what `sample` gets as its `random_state` after each of the epochs;
+        otherwise an integer is drawn, from fresh entropy for None.
 
     See Also
     --------
@@ -580,7 +581,8 @@ class SampleMonitor:
         check_positive_integer(n_samples, "n_samples")
         self.n_samples = n_samples
         self.epochs = None if epochs is None else frozenset(epochs)
-        sampler = functools.partial(_draw_samples, n_samples=n_samples, seed=spawn_seeds(random_state, 1)[0])
+        seed = random_state if isinstance(random_state, Integral) else spawn_seeds(random_state, 1)[0]
+        sampler = functools.partial(_draw_samples, n_samples=n_samples, seed=seed)
         # It brings what it logs back from other processes.
         self._monitor = ScoringMonitor(scoring={"samples": sampler})
 

@@ -1,0 +1,194 @@
+"""The full run on Fashion-MNIST, in pieces that are kept as soon as they are done.
+
+A piece is one representation in one regime with one seed, under all classifiers. Fitted representations are cached, so
+that an interrupted run goes on where it stopped, and several runs on one folder share what each has finished.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from skvae.inspection import SampleMonitor
+from skvae.model_selection import regime_search
+from study import models
+
+# How many seeds each representation has in the large and in the small regime.
+SEEDS = {
+    "pixels": (3, 3),
+    "pca": (3, 3),
+    "normal_vae": (3, 3),
+    "continuous_bernoulli_vae": (1, 3),
+    "normal_vae, conv 512": (0, 1),
+    "continuous_bernoulli_vae, dense 128": (1, 3),
+    "continuous_bernoulli_vae, data_range=(-4, 259)": (0, 1),
+    "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": (1, 3),
+}
+
+# Rows on which the ELBO is measured; each takes forty passes through the decoder.
+N_SCORED = 5000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one search measures.
+
+    Attributes
+    ----------
+    representation : str
+        Its name.
+    regime : {"large", "small"}
+        What the classifiers are trained on, the 60,000 images or the 10,000; they are tested on the others.
+    seed : int
+        Seed of representation and classifiers.
+    protocol : {"refit", "unlabelled-60000"}
+        Whether the representation is fitted to the regime's training images, or without labels to the 60,000.
+    activation : {"relu", "identity"}
+        What follows the convolution of the classifiers.
+    """
+
+    representation: str
+    regime: str
+    seed: int
+    protocol: str = "refit"
+    activation: str = "relu"
+
+    @property
+    def slug(self):
+        """A name for files."""
+        words = "_".join(map(str, asdict(self).values()))
+        return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
+
+
+def plan(names=models.REPRESENTATIONS):
+    """Return the pieces of these representations, the most wanted first."""
+    refit = [
+        Piece(name, regime, seed)
+        for seed in range(3)
+        for name in names
+        for regime, n_seeds in zip(models.REGIMES, SEEDS[name], strict=True)
+        if seed < n_seeds
+    ]
+    unlabelled = [
+        Piece(piece.representation, "small", piece.seed, "unlabelled-60000")
+        for piece in refit
+        if piece.regime == "large" and piece.representation != "pixels"
+    ]
+    identity = [
+        Piece(piece.representation, piece.regime, 0, activation="identity")
+        for piece in refit
+        if piece.seed == 0 and piece.representation in models.REPRESENTATIONS
+    ]
+    return refit + unlabelled + identity
+
+
+def split(cv, X, y, regime):
+    """Return the training and the test rows of a regime."""
+    return list(cv.split(X, y))[models.REGIMES.index(regime)]
+
+
+def make_search(piece, options, transformer, train, test):
+    """Return the search of a piece, and its classifiers."""
+    classifiers = models.classifiers(options.classifier_epochs, piece.seed, piece.activation)
+    if piece.activation != "relu":
+        del classifiers["logistic"]  # it has no activation
+    search = regime_search(
+        {piece.representation: transformer}, classifiers, cv=[(train, test)], memory=str(options.output / "cache")
+    )
+    return search, classifiers
+
+
+def fit_representation(piece, options):
+    """Return the fitted representation of a piece, out of the cache if it is there; keep samples by epoch of a VAE."""
+    X, y, cv = models.load("fashion-mnist")
+    train, test = split(cv, X, y, piece.regime)
+    transformer = models.representation(piece.representation, "fashion-mnist", options.epochs, piece.seed)
+    search, _ = make_search(piece, options, transformer, train, test)
+    monitor = SampleMonitor(epochs=(1, 5, 20, 50, 100, 200), random_state=0)
+    start = time.perf_counter()
+    fitted = models.fitted(search, piece.representation, X[train], y[train], monitor)
+    path = samples_path(piece, options)
+    if hasattr(fitted, "sample") and not path.exists():
+        by_epoch = {str(epoch): drawn for epoch, drawn in monitor.get_samples()[0].items()}
+        np.savez_compressed(path, **by_epoch, seconds=time.perf_counter() - start)
+    return fitted
+
+
+def samples_path(piece, options):
+    """Return where the samples by epoch of a piece's representation are kept, and the duration of its fit."""
+    return options.output / f"samples_{piece.slug}.npz"
+
+
+def measure(piece, options):
+    """Return what a piece gives: accuracies, training curves and, of a VAE, its history and test ELBO."""
+    X, y, cv = models.load("fashion-mnist")
+    train, test = split(cv, X, y, piece.regime)
+    source = Piece(piece.representation, "large" if piece.protocol == "unlabelled-60000" else piece.regime, piece.seed)
+    fitted = fit_representation(source, options)
+    transformer = models.representation(piece.representation, "fashion-mnist", options.epochs, piece.seed)
+    if piece.protocol == "unlabelled-60000":
+        transformer = FrozenEstimator(fitted)
+    search, classifiers = make_search(piece, options, transformer, train, test)
+    search.fit(X, y)
+    results = search.cv_results_
+    names = [params["classifier"].steps[0][0] for params in results["params"]]
+    measured = {
+        **asdict(piece),
+        "accuracy": dict(zip(names, results["split0_test_score"].tolist(), strict=True)),
+        "seconds": dict(zip(names, results["mean_fit_time"].tolist(), strict=True)),
+        "curves": {name: next(iter(models.curves(classifier).values())) for name, classifier in classifiers.items()},
+    }
+    if hasattr(fitted, "history_") and piece.protocol == "refit":
+        measured["history"] = fitted.history_
+        measured["test_elbo"] = fitted.score(X[test[:N_SCORED]])
+        measured["active"] = int((fitted.transform(X[test]).var(axis=0) > 0.05).sum())
+        measured["seconds"]["representation"] = float(np.load(samples_path(source, options))["seconds"])
+    return measured
+
+
+def run(options):
+    """Measure what is missing of the plan."""
+    pieces = options.output / "pieces"
+    pieces.mkdir(parents=True, exist_ok=True)
+    for piece in plan(options.representations):
+        path = pieces / f"{piece.slug}.json"
+        if path.exists():
+            continue
+        measured = measure(piece, options)
+        path.write_text(json.dumps(measured))
+        print(piece, {name: round(value, 4) for name, value in measured["accuracy"].items()}, flush=True)
+
+
+def results(options):
+    """Return all that has been measured, in the order of the plan."""
+    paths = [options.output / "pieces" / f"{piece.slug}.json" for piece in plan(SEEDS)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def table(measured):
+    """Return the rows of the table: mean and standard deviation of the test accuracy over the seeds."""
+    cells = {}
+    for piece in measured:
+        suffix = "" if piece["activation"] == "relu" else f", activation={piece['activation']}"
+        for name, accuracy in piece["accuracy"].items():
+            key = piece["representation"], name + suffix, piece["regime"], piece["protocol"]
+            cells.setdefault(key, []).append(accuracy)
+    rows = [
+        {
+            "representation": representation,
+            "classifier": classifier,
+            "regime": regime,
+            "accuracy": float(np.mean(accuracies)),
+            "std": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+            "seeds": len(accuracies),
+            "protocol": protocol,
+        }
+        for (representation, classifier, regime, protocol), accuracies in cells.items()
+    ]
+    # Refitted rows first, and among them those of the study's own table.
+    return sorted(
+        rows,
+        key=lambda row: (row["protocol"] != "refit", "," in row["classifier"], "," in row["representation"]),
+    )
