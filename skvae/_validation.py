@@ -70,16 +70,20 @@ def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
         if name == "X":
             raise
         raise ValueError(f"{name}: {error}") from error
+    _check_numeric(X, name)
+    return X
+
+
+def _check_numeric(X: np.ndarray, name: str) -> None:
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
-    return X
 
 
 def check_labelled_rows(estimator, X, y) -> tuple[np.ndarray, np.ndarray]:
     """Return `X` as `check_rows` does, within float32, and `y` as a 1-D array of class labels."""
     X, y = validate_data(estimator, X, y, reset=True)
     check_classification_targets(y)
-    X = check_rows(estimator, X, reset=False)
+    _check_numeric(X, "X")
     check_float32(X, "X")
     return X, y
 

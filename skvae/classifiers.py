@@ -88,6 +88,7 @@ class _LabelledRows(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, index):
+        index = torch.from_numpy(index)
         return self.rows[index], self.labels[index]
 
 
@@ -110,8 +111,8 @@ class _Minibatches:
     def __iter__(self):
         n_rows = len(self.dataset)
         order = np.arange(n_rows) if self.random_state is None else self.random_state.permutation(n_rows)
-        for index in torch.from_numpy(order).split(self.batch_size):
-            yield self.dataset[index]
+        for start in range(0, n_rows, self.batch_size):
+            yield self.dataset[order[start : start + self.batch_size]]
 
 
 class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):

@@ -587,13 +587,37 @@ class SampleMonitor:
         self._monitor = ScoringMonitor(scoring={"samples": sampler})
 
     def setup(self, estimator, context):
-        """Do nothing; part of the protocol."""
+        """Do nothing; part of the protocol.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is being fitted.
+        context : CallbackContext
+            The task.
+        """
 
     def teardown(self, estimator, context):
-        """Do nothing; part of the protocol."""
+        """Do nothing; part of the protocol.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is being fitted.
+        context : CallbackContext
+            The task.
+        """
 
     def on_fit_task_begin(self, estimator, context):
-        """Do nothing; part of the protocol."""
+        """Do nothing; part of the protocol.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is being fitted.
+        context : CallbackContext
+            The task.
+        """
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         """Draw samples after an epoch that is asked for.

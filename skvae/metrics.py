@@ -194,7 +194,7 @@ def frechet_distance(features_a, features_b):
 class FrechetDistance(NamedTuple):
     """A Fréchet distance and what is to be seen beside it.
 
-    Attributes
+    Parameters
     ----------
     distance : float
         That of the images to the real test images.

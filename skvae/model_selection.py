@@ -75,8 +75,12 @@ class RegimeSplit(BaseCrossValidator):
 
         Parameters
         ----------
-        X, y, groups : object
-            Ignored, present for API consistency by convention.
+        X : Ignored
+            Not used, present for API consistency by convention.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        groups : Ignored
+            Not used, present for API consistency by convention.
 
         Returns
         -------

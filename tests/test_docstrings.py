@@ -9,6 +9,8 @@ from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import skvae
+from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+from skvae.model_selection import RegimeSplit
 
 MODULES = ["skvae", *(f"skvae.{path.stem}" for path in Path(skvae.__file__).parent.glob("[!_]*.py"))]
 
@@ -63,7 +65,16 @@ def test_documented_defaults_are_those_of_the_signature(name):
         assert eval(match[1]) == parameter.default, f"{name} documents another default of {parameter.name}"
 
 
-@pytest.mark.parametrize("cls", [skvae.NormalVAETransformer, skvae.ContinuousBernoulliVAETransformer])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        skvae.NormalVAETransformer,
+        skvae.ContinuousBernoulliVAETransformer,
+        SimpleCNNClassifier,
+        MultilayerCNNClassifier,
+        RegimeSplit,
+    ],
+)
 def test_parameters_stand_in_the_order_of_the_signature(cls):
     documented = [p.name for p in NumpyDocString(inspect.getdoc(cls))["Parameters"]]
     assert documented == list(inspect.signature(cls).parameters)

@@ -23,7 +23,11 @@ ROOMS = {
         {"_validation", "_base", "_networks", "_vae", "distributions"},
         {"numpy", "sklearn", "torch"},
     ),
+    "classifiers": ({"_validation", "_networks"}, {"numpy", "scipy", "sklearn", "skorch", "torch"}),
     "datasets": (set(), {"numpy", "sklearn"}),
+    "model_selection": ({"_validation"}, {"joblib", "numpy", "pandas", "sklearn"}),
+    "inspection": ({"_validation"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
+    "metrics": ({"_validation"}, {"numpy", "scipy", "skimage", "sklearn"}),
     "__init__": ({"_transformers", "distributions", "datasets"}, set()),
 }
 
@@ -58,8 +62,8 @@ def test_importing_skvae_is_free_of_optional_packages():
     code = """
 import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
-import skvae, skvae.datasets, skvae.distributions
-print(*sorted({"matplotlib", "pandas", "polars", "rich"} & (set(sys.modules) - before)))
+import skvae, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics, skvae.model_selection
+print(*sorted({"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"} & (set(sys.modules) - before)))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

@@ -1,0 +1,304 @@
+"""The CNN classifiers: scikit-learn's contract, and the networks they promise."""
+
+import copy
+import math
+import pickle
+import signal
+import threading
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.callback import ScoringMonitor
+from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
+from skorch import NeuralNetClassifier
+from torch.nn import functional
+
+from skvae import NormalVAETransformer
+from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+
+
+@pytest.fixture(params=[SimpleCNNClassifier, MultilayerCNNClassifier])
+def classifier_class(request):
+    """Each of the two classifiers."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def labelled():
+    """Digits in [0, 1] and their labels."""
+    X, y = load_digits(return_X_y=True)
+    return X[:400] / 16, y[:400]
+
+
+@pytest.mark.draws_globally
+def test_check_estimator(classifier_class):
+    results = estimator_checks.check_estimator(classifier_class(), on_skip=None)
+    assert len(results) == 55
+    assert {result["status"] for result in results} == {"passed"}
+
+
+@pytest.mark.draws_globally
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_classifier_data_not_an_array,
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_param_validation,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_check_not_yielded(check, classifier_class):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X (does not have valid|has) feature names", UserWarning)
+        check(classifier_class.__name__, classifier_class(max_iter=2))
+
+
+def logits_by_hand(classifier, X, shape):
+    """Return the logits as torch's functions give them from the weights."""
+    weights = dict(classifier.net_.module_.named_parameters())
+    images = torch.tensor(X, dtype=torch.float32).reshape(-1, *shape).permute(0, 3, 1, 2)
+    x = functional.conv2d(images, weights["features.0.weight"], weights["features.0.bias"], padding="same")
+    if classifier.activation == "relu":
+        x = x.relu()
+    if isinstance(classifier, MultilayerCNNClassifier):
+        x = functional.max_pool2d(x, 2, ceil_mode=True).flatten(1)
+        x = functional.linear(x, weights["features.4.weight"], weights["features.4.bias"]).relu()
+    return functional.linear(x.flatten(1), weights["head.weight"], weights["head.bias"])
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity"])
+@pytest.mark.parametrize(
+    ("n_features", "image_shape", "shape"),
+    [(64, None, (8, 8, 1)), (20, None, (4, 5, 1)), (7, None, (1, 7, 1)), (60, (4, 5, 3), (4, 5, 3))],
+)
+def test_the_networks_are_those_described(classifier_class, activation, n_features, image_shape, shape, labelled):
+    X, y = labelled
+    X = np.ascontiguousarray(X[:, :n_features])
+    classifier = classifier_class(activation=activation, image_shape=image_shape, max_iter=2, random_state=0)
+    classifier.fit(X, y)
+    expected = logits_by_hand(classifier, X, shape).softmax(1).detach().numpy()
+    np.testing.assert_allclose(classifier.predict_proba(X), expected, atol=1e-6)
+
+
+def test_number_of_weights(labelled):
+    X, y = np.zeros((10, 784)), np.arange(10)
+    sizes = {SimpleCNNClassifier: 320 + 25088 * 10 + 10, MultilayerCNNClassifier: 320 + 6272 * 128 + 128 + 1290}
+    for classifier_class, size in sizes.items():
+        module = classifier_class(max_iter=1).fit(X, y).net_.module_
+        assert sum(parameter.numel() for parameter in module.parameters()) == size
+
+
+def test_it_holds_a_skorch_net_that_works_by_itself(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    assert isinstance(classifier.net_, NeuralNetClassifier)
+    probabilities = classifier.net_.predict_proba(X.astype(np.float32))
+    np.testing.assert_allclose(probabilities, classifier.predict_proba(X), atol=1e-6)
+
+
+def test_learns(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=40, random_state=0).fit(X[:300], y[:300])
+    assert classifier.score(X[300:], y[300:]) > 0.85
+
+
+def test_history_against_predictions(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=3, random_state=0)
+    classifier.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    assert {name: len(values) for name, values in classifier.history_.items()} == {
+        "loss": 3,
+        "accuracy": 3,
+        "validation_loss": 3,
+        "validation_accuracy": 3,
+    }
+    assert classifier.history_["validation_accuracy"][-1] == pytest.approx(classifier.score(X[300:], y[300:]))
+    probabilities = classifier.predict_proba(X[300:])[np.arange(100), y[300:]]
+    assert classifier.history_["validation_loss"][-1] == pytest.approx(-np.log(probabilities).mean(), rel=1e-5)
+    without = classifier_class(max_iter=3, random_state=0).fit(X[:300], y[:300])
+    assert without.history_ == {name: classifier.history_[name] for name in ("loss", "accuracy")}
+
+
+def test_first_loss_is_that_of_the_first_weights(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=1, batch_size=1000, random_state=0).fit(X, y)
+    # Before any step, Glorot weights hardly tell the classes apart.
+    assert classifier.history_["loss"][0] == pytest.approx(math.log(10), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["shirt", "bag", "boot"], dtype=object),
+        np.array([-1.0, 0.0, 7.0]),
+        np.array([True, False, True]),
+        pd.Categorical(["a", "b", "c"]),
+    ],
+    ids=["str", "float", "bool", "categorical"],
+)
+def test_any_labels(classifier_class, labelled, labels):
+    X, y = labelled
+    y = labels[y % 3]
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    assert set(classifier.predict(X)) <= set(y)
+    np.testing.assert_array_equal(classifier.classes_, np.unique(y))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float64, ">f4"])
+def test_any_dtype(classifier_class, labelled, dtype):
+    X, y = labelled
+    X = (X * 16).astype(np.uint8)
+    reference = classifier_class(max_iter=2, random_state=0).fit(X.astype(np.float32), y).predict_proba(X)
+    np.testing.assert_array_equal(
+        classifier_class(max_iter=2, random_state=0).fit(X.astype(dtype), y).predict_proba(X.astype(dtype)), reference
+    )
+
+
+def test_random_state_alone_decides(classifier_class, labelled):
+    X, y = labelled
+    first, second = (classifier_class(max_iter=2, random_state=3).fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, classifier_class(max_iter=2, random_state=4).fit(X, y).predict_proba(X))
+    assert not np.array_equal(*(classifier_class(max_iter=2).fit(X, y).predict_proba(X) for _ in range(2)))
+
+
+def test_fits_in_threads_do_not_disturb_each_other(classifier_class, labelled):
+    X, y = labelled
+    alone = classifier_class(max_iter=3, random_state=0).fit(X, y).predict_proba(X)
+    results = [None] * 4
+
+    def fit(i):
+        results[i] = classifier_class(max_iter=3, random_state=0).fit(X, y).predict_proba(X)
+
+    threads = [threading.Thread(target=fit, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        np.testing.assert_array_equal(result, alone)
+
+
+def test_pickles_small_and_without_data(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=5, batch_size=4, random_state=0)
+    classifier.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    weights = sum(parameter.numel() * 4 for parameter in classifier.net_.module_.parameters())
+    for copied in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
+        np.testing.assert_array_equal(copied.predict_proba(X), classifier.predict_proba(X))
+        copied.fit(X, y)
+    assert len(pickle.dumps(classifier)) < 1.1 * weights + 50_000
+
+
+def test_stands_behind_a_vae(classifier_class, labelled):
+    X, y = labelled
+    vae = NormalVAETransformer(20, max_iter=10, random_state=0)
+    pipeline = make_pipeline(vae, classifier_class(max_iter=10, random_state=0)).fit(X, y)
+    assert pipeline[-1].net_.module_.config["image_shape"] == (4, 5, 1)
+    assert pipeline.score(X, y) > 0.3
+
+
+def test_callbacks_see_every_epoch_and_may_stop(classifier_class, labelled):
+    X, y = labelled
+    monitor = ScoringMonitor(scoring="accuracy")
+    classifier = classifier_class(max_iter=3, random_state=0).set_callbacks(monitor).fit(X, y)
+    epochs = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(epochs) == 3
+    assert epochs[-1] == pytest.approx(classifier.score(X, y))
+    assert epochs[0] == pytest.approx(classifier_class(max_iter=1, random_state=0).fit(X, y).score(X, y))
+    np.testing.assert_array_equal(
+        classifier.predict_proba(X), classifier_class(max_iter=3, random_state=0).fit(X, y).predict_proba(X)
+    )
+
+
+class StopAtOnce:
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        return True
+
+
+def test_a_callback_may_stop(classifier_class, labelled):
+    classifier = classifier_class(max_iter=5).set_callbacks(StopAtOnce()).fit(*labelled)
+    assert classifier.n_iter_ == len(classifier.history_["loss"]) == 1
+
+
+class Interrupt(StopAtOnce):
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch":
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_not_swallowed(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    before = classifier.predict_proba(X)
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            classifier.set_callbacks(Interrupt()).fit(X[::-1], y[::-1])
+    finally:
+        signal.signal(signal.SIGINT, old)
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
+def test_what_interrupts_a_minibatch_is_not_swallowed(classifier_class, labelled, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NeuralNetClassifier, "train_step", interrupted)
+    classifier = classifier_class(max_iter=2)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*labelled)
+    assert not hasattr(classifier, "net_")
+
+
+def test_divergence_is_an_error(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    before = classifier.predict_proba(X)
+    with pytest.raises(ValueError, match=r"Training diverged in epoch \d: .*learning_rate_init"):
+        classifier.set_params(learning_rate_init=1e30, max_iter=5).fit(X, y)
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
+def test_errors_say_what_is_wrong(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=1)
+    with pytest.raises(ValueError, match="X_val and y_val belong together"):
+        classifier.fit(X, y, X_val=X)
+    with pytest.raises(ValueError, match=r"y_val contains labels that y does not: \[11\]"):
+        classifier.fit(X, y, X_val=X, y_val=np.where(y == 3, 11, y))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        classifier.fit(X, y, X_val=X, y_val=y[1:])
+    with pytest.raises(ValueError, match="X_val: X has 63 features"):
+        classifier.fit(X, y, X_val=X[:, 1:], y_val=y)
+    with pytest.raises(ValueError, match=r"image_shape=\(7, 7\) describes 49 features, but X has 64"):
+        classifier_class(image_shape=(7, 7)).fit(X, y)
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        classifier.fit(X, y + 0.5)
+    with pytest.raises(ValueError, match="too large for dtype"):
+        classifier.fit(X * 1e300, y)
+    with pytest.raises(ValueError, match="device='quantum' cannot be used"):
+        classifier_class(device="quantum").fit(X, y)
+
+
+def test_embed_is_what_the_last_layer_sees(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    head = classifier.net_.module_.head
+    logits = classifier.embed(X) @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, classifier.predict_proba(X), atol=1e-6)

@@ -1,0 +1,223 @@
+"""The displays show what they say they show."""
+
+import pickle
+import warnings
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from joblib import Memory
+from scipy.stats import norm
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skvae import NormalVAETransformer
+from skvae.classifiers import SimpleCNNClassifier
+from skvae.inspection import (
+    LatentDisplay,
+    ReconstructionDisplay,
+    SampleMonitor,
+    SamplesDisplay,
+    TrainingCurveDisplay,
+)
+
+from conftest import make
+
+Y = load_digits().target[:300]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def tile(display, row, column, height=8, width=8):
+    """Return one image of a montage."""
+    montage = np.ma.getdata(display.im_.get_array())
+    top, left = row * (height + 2) + 1, column * (width + 2) + 1
+    return montage[top : top + height, left : left + width]
+
+
+def test_samples_are_those_of_the_model(fitted):
+    display = SamplesDisplay.from_estimator(fitted, n_samples=7, random_state=3)
+    expected = fitted.sample(7, random_state=3)
+    np.testing.assert_array_equal(display.samples, expected)
+    for i in range(7):  # in rows of three
+        np.testing.assert_allclose(tile(display, *divmod(i, 3)), expected[i].reshape(8, 8))
+    assert display.im_.get_array().shape == (30, 30)
+    assert np.isnan(np.ma.filled(display.im_.get_array().astype(float), np.nan)[20:, 10:]).all()
+    assert display.figure_ is display.ax_.figure
+
+
+def test_samples_of_a_model_that_returns_labels_too(digits):
+    class Mixture:
+        def sample(self, n_samples, random_state):
+            return digits[:n_samples], np.zeros(n_samples)
+
+    assert SamplesDisplay.from_estimator(Mixture(), n_samples=4).samples.shape == (4, 64)
+
+
+def test_colours_and_shapes(digits):
+    images = np.random.RandomState(0).uniform(0, 255, (5, 24))
+    display = SamplesDisplay(images, 5, image_shape=(2, 4, 3)).plot()
+    first = tile(display, 0, 0, 2, 4)
+    np.testing.assert_allclose(first, (images[0].reshape(2, 4, 3) - images.min()) / np.ptp(images), atol=1e-6)
+    vae = make(NormalVAETransformer, image_shape=(4, 16)).fit(digits)
+    assert SamplesDisplay.from_estimator(vae, n_samples=1).im_.get_array().shape == (6, 18)
+
+
+def test_originals_stand_above_reconstructions(fitted, digits):
+    display = ReconstructionDisplay.from_estimator(fitted, digits[:5])
+    reconstructed = fitted.inverse_transform(fitted.transform(digits[:5]))
+    for i in range(5):
+        np.testing.assert_allclose(tile(display, 0, i), digits[i].reshape(8, 8))
+        np.testing.assert_allclose(tile(display, 1, i), reconstructed[i].reshape(8, 8))
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["original", "reconstruction"]
+
+
+def test_any_transformer_that_inverts_will_do(digits):
+    pipeline = make_pipeline(StandardScaler(), PCA(5)).fit(digits)
+    display = ReconstructionDisplay.from_estimator(pipeline, digits[:3], cmap="viridis")
+    assert display.reconstructions.shape == (3, 64)
+    assert display.im_.get_cmap().name == "viridis"
+
+
+def test_training_curves_of_a_vae(estimator_class, digits):
+    vae = make(estimator_class).fit(digits, X_val=digits[:20])
+    display = TrainingCurveDisplay.from_estimator(vae)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in display.lines_}
+    assert drawn == {
+        "ELBO": vae.history_["elbo"],
+        "validation ELBO": vae.history_["validation_elbo"],
+        "log likelihood": vae.history_["log_likelihood"],
+        "KL": vae.history_["kl"],
+    }
+    assert all(list(line.get_xdata()) == [1, 2, 3, 4] for line in display.lines_)
+    assert [line.get_label() for line in display.right_ax_.lines] == ["KL"]
+
+
+def test_training_curves_of_a_classifier(digits):
+    classifier = SimpleCNNClassifier(max_iter=2).fit(digits, Y)
+    _, ax = plt.subplots()
+    display = TrainingCurveDisplay.from_estimator(classifier, ax=ax, linewidth=3)
+    assert {line.get_label(): list(line.get_ydata()) for line in display.lines_} == classifier.history_
+    assert display.ax_ is ax
+    assert display.lines_[0].get_linewidth() == 3
+
+
+def test_plane_without_data_spans_the_prior(fitted):
+    display = LatentDisplay.from_estimator(fitted, components=(2, 0), n_points=3)
+    z = norm.ppf(0.95)
+    expected = [[x, y] for y in (z, 0, -z) for x in (-z, 0, z)]
+    np.testing.assert_allclose(display.points, expected, atol=1e-12)
+    Z = np.array([[y, 0, x] for x, y in expected], dtype=np.float32)
+    np.testing.assert_allclose(display.images, fitted.inverse_transform(Z), rtol=1e-5)
+    np.testing.assert_allclose(tile(display, 0, 2), display.images[2].reshape(8, 8))
+    assert display.ax_.get_xlabel() == "component 2"
+
+
+def test_plane_with_data_spans_its_latents(digits):
+    pca = PCA(4).fit(digits)
+    display = LatentDisplay.from_estimator(pca, digits, n_points=2)
+    latents = pca.transform(digits)
+    low, high = np.quantile(latents[:, :2], [0.05, 0.95], axis=0)
+    np.testing.assert_allclose(display.points, [[low[0], high[1]], high, low, [high[0], low[1]]])
+
+
+def test_scatter_by_label(fitted, digits):
+    display = LatentDisplay.from_estimator(fitted, digits, Y, kind="scatter", components=(1, 2))
+    latents = fitted.transform(digits)[:, [1, 2]]
+    for label, points in enumerate(display.scatter_):
+        np.testing.assert_allclose(points.get_offsets(), latents[label == Y])
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == [str(i) for i in range(10)]
+    assert len(LatentDisplay.from_estimator(fitted, digits, kind="scatter").scatter_) == 1
+
+
+def test_errors(fitted, digits):
+    with pytest.raises(ValueError, match="kind must be 'plane' or 'scatter'; got 'cube'"):
+        LatentDisplay.from_estimator(fitted, kind="cube")
+    with pytest.raises(ValueError, match="kind='scatter' needs X"):
+        LatentDisplay.from_estimator(fitted, kind="scatter")
+    for components in [(0, 3), (0, 0), (0,), (-1, 0)]:
+        with pytest.raises(ValueError, match="components must be two different integers from 0 to 2"):
+            LatentDisplay.from_estimator(fitted, components=components)
+    with pytest.raises(ValueError, match="n_samples must be a positive integer; got 0"):
+        SamplesDisplay.from_estimator(fitted, n_samples=0)
+    with pytest.raises(ValueError, match=r"Rows of 7 features cannot be shown as images with image_shape=None. Give"):
+        SamplesDisplay(digits[:2, :7], 2).plot()
+    with pytest.raises(NotFittedError):
+        TrainingCurveDisplay.from_estimator(NormalVAETransformer())
+    with pytest.raises(ValueError, match="No logs"):
+        SampleMonitor().get_samples()
+
+
+def test_monitor_draws_the_samples_of_each_epoch(estimator_class, digits):
+    monitor = SampleMonitor(4, epochs=(1, 3), random_state=7)
+    vae = make(estimator_class, max_iter=3).set_callbacks(monitor).fit(digits)
+    (by_epoch,) = monitor.get_samples()
+    assert list(by_epoch) == [1, 3]
+    np.testing.assert_array_equal(by_epoch[3], vae.sample(4, random_state=7))
+    after_one = make(estimator_class, max_iter=1).fit(digits)
+    np.testing.assert_array_equal(by_epoch[1], after_one.sample(4, random_state=7))
+    np.testing.assert_array_equal(
+        vae.transform(digits), make(estimator_class, max_iter=3).fit(digits).transform(digits)
+    )
+    display = SamplesDisplay.from_monitor(monitor)
+    np.testing.assert_allclose(tile(display, 1, 3), by_epoch[3][3].reshape(8, 8))
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["epoch 1", "epoch 3"]
+
+
+def test_monitor_by_default_thins_out(digits):
+    monitor = SampleMonitor(1)
+    make(NormalVAETransformer, max_iter=51).set_callbacks(monitor).fit(digits)
+    assert list(monitor.get_samples()[0]) == [1, 2, 5, 10, 20, 50]
+
+
+def test_monitors_without_random_state_differ(digits):
+    first, second = SampleMonitor(2), SampleMonitor(2)
+    make(NormalVAETransformer).set_callbacks(first, second).fit(digits)
+    one, other = (monitor.get_samples()[0] for monitor in (first, second))
+    assert not np.array_equal(one[2], other[2])
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_monitor_of_a_search(digits, n_jobs):
+    monitor = SampleMonitor(2, random_state=0)
+    pipeline = Pipeline([("vae", make(NormalVAETransformer)), ("classifier", LogisticRegression(max_iter=1000))])
+    search = GridSearchCV(pipeline, {"vae__beta": [0.5, 1.0]}, cv=2, n_jobs=n_jobs, refit=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not support callbacks")
+        search.set_callbacks(monitor).fit(digits, Y)
+    fits = monitor.get_samples()
+    assert len(fits) == 4
+    train, _ = next(StratifiedKFold(2).split(digits, Y))
+    vae = make(NormalVAETransformer, beta=0.5, max_iter=2).fit(digits[train])
+    np.testing.assert_array_equal(fits[0][2], vae.sample(2, random_state=0))
+
+
+def test_monitor_does_not_void_a_cache(digits, tmp_path):
+    pipeline = Pipeline(
+        [("vae", make(NormalVAETransformer)), ("end", "passthrough")], memory=Memory(tmp_path, verbose=0)
+    )
+    monitor = SampleMonitor(2)
+    for _ in range(2):
+        pipeline.set_callbacks(monitor).fit(digits)
+    assert len(monitor.get_samples()) == 1
+
+
+def test_monitor_survives_pickling(digits):
+    monitor = SampleMonitor(2, random_state=0)
+    vae = make(NormalVAETransformer).set_callbacks(monitor).fit(digits)
+    copied = pickle.loads(pickle.dumps(vae))
+    np.testing.assert_array_equal(copied.transform(digits), vae.transform(digits))
+    pickled = pickle.loads(pickle.dumps(monitor))
+    np.testing.assert_array_equal(pickled.get_samples()[0][2], monitor.get_samples()[0][2])

@@ -1,0 +1,200 @@
+"""The regimes: splitter, search and table."""
+
+import gc
+import os
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from joblib import Memory
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from skvae import NormalVAETransformer
+from skvae.classifiers import SimpleCNNClassifier
+from skvae.model_selection import RegimeSplit, regime_search, regime_table
+
+X, y = load_digits(return_X_y=True)
+X, y = X[:400], y[:400]
+
+
+def test_the_two_splits_are_each_other_swapped():
+    for cv in (RegimeSplit(60), RegimeSplit(0.15), RegimeSplit(60, shuffle=True, random_state=0)):
+        (train, test), (other_train, other_test) = cv.split(X, y)
+        assert len(train) == 340
+        assert len(test) == 60
+        np.testing.assert_array_equal(train, other_test)
+        np.testing.assert_array_equal(test, other_train)
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(400))
+
+
+def test_without_shuffling_the_small_part_comes_last():
+    train, test = next(RegimeSplit(100).split(X))
+    np.testing.assert_array_equal(train, np.arange(300))
+    np.testing.assert_array_equal(test, np.arange(300, 400))
+
+
+def test_random_state_of_the_split():
+    def first(random_state):
+        return next(RegimeSplit(100, shuffle=True, random_state=random_state).split(X))[1]
+
+    np.testing.assert_array_equal(first(0), first(0))
+    assert not np.array_equal(first(0), first(1))
+    assert not np.array_equal(first(None), first(None))
+
+
+def test_stratified_classes_are_as_frequent():
+    labels = np.repeat([0, 1, 2], [200, 150, 50])
+    train, test = next(RegimeSplit(0.2, shuffle=True, stratify=True, random_state=0).split(X, labels))
+    np.testing.assert_array_equal(np.bincount(labels[train]), [160, 120, 40])
+    np.testing.assert_array_equal(np.bincount(labels[test]), [40, 30, 10])
+
+
+@pytest.mark.parametrize("kind", [list, pd.DataFrame, scipy.sparse.csr_array])
+def test_splits_anything_with_rows(kind):
+    rows = X.tolist() if kind is list else kind(X)
+    assert [len(test) for _, test in RegimeSplit(100).split(rows)] == [100, 300]
+
+
+def test_errors_of_the_split():
+    with pytest.raises(ValueError, match="small_size=300 makes the small part, of 300 rows, larger"):
+        list(RegimeSplit(300).split(X))
+    with pytest.raises(ValueError, match="stratify=True needs shuffle=True"):
+        list(RegimeSplit(10, stratify=True).split(X, y))
+    with pytest.raises(ValueError, match="stratify=True needs y"):
+        list(RegimeSplit(10, shuffle=True, stratify=True).split(X))
+    with pytest.raises(ValueError, match="test_size=500 should be"):
+        list(RegimeSplit(500).split(X))
+
+
+def test_split_is_a_cross_validator_like_any_other():
+    cv = RegimeSplit(100)
+    assert cv.get_n_splits() == 2
+    assert repr(cv) == "RegimeSplit(random_state=None, shuffle=False, small_size=100, stratify=False)"
+    assert cross_val_score(KNeighborsClassifier(), X, y, cv=cv).shape == (2,)
+
+
+class CountingPCA(PCA):
+    """Counts its fits by the number of rows."""
+
+    fits: list = []
+
+    def fit_transform(self, X, y=None):
+        self.fits.append(len(X))
+        return super().fit_transform(X, y)
+
+
+CLASSIFIERS = {
+    "logistic": LogisticRegression(max_iter=2000),
+    "neighbors": KNeighborsClassifier(),
+    "simple_cnn": SimpleCNNClassifier(max_iter=3, random_state=0),
+}
+
+
+@pytest.fixture
+def counted():
+    CountingPCA.fits.clear()
+    return CountingPCA.fits
+
+
+@pytest.mark.parametrize("memory", ["none", "str", "path", "joblib"])
+def test_each_transformer_is_fitted_once_in_each_regime(memory, tmp_path, counted):
+    memory = {"none": None, "str": str(tmp_path), "path": tmp_path, "joblib": Memory(tmp_path, verbose=0)}[memory]
+    transformers = {"pca": CountingPCA(5, random_state=0), "scaled": make_pipeline(StandardScaler(), PCA(3))}
+    search = regime_search(transformers, CLASSIFIERS, cv=RegimeSplit(100), memory=memory)
+    search.fit(X, y)
+    assert sorted(counted) == [100, 300]
+    search.fit(X, y)
+    assert sorted(counted) == [100, 300]
+
+
+def test_a_callback_does_not_void_the_cache(tmp_path, counted):
+    search = regime_search({"pca": CountingPCA(5, random_state=0)}, CLASSIFIERS, cv=RegimeSplit(100), memory=tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not support callbacks")
+        search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(X, y)
+        search.set_callbacks(ProgressBar(max_propagation_depth=0)).fit(X, y)
+    assert sorted(counted) == [100, 300]
+
+
+def test_a_vae_is_fitted_once_in_each_regime(monkeypatch):
+    fits = []
+    fit = NormalVAETransformer.fit
+    monkeypatch.setattr(NormalVAETransformer, "fit", lambda self, X, y=None: fits.append(len(X)) or fit(self, X, y))
+    vae = NormalVAETransformer(3, hidden_layer_sizes=8, max_iter=2, random_state=0)
+    regime_search({"vae": vae}, CLASSIFIERS, cv=RegimeSplit(100)).fit(X, y)
+    assert sorted(fits) == [100, 300]
+
+
+def test_the_search_is_scikit_learns_own_and_not_fitted():
+    transformers = {"pixels": "passthrough", "pca": PCA(5)}
+    search = regime_search(transformers, CLASSIFIERS, n_jobs=1, scoring="balanced_accuracy")
+    assert type(search) is GridSearchCV
+    assert isinstance(search.estimator, Pipeline)
+    assert not hasattr(search, "cv_results_")
+    assert search.scoring == "balanced_accuracy"
+    with pytest.raises(ValueError, match="not fitted"):
+        regime_table(search)
+    assert not hasattr(transformers["pca"], "components_")
+
+
+def test_the_table_against_pipelines_by_hand():
+    transformers = {"pixels": "passthrough", "pca": PCA(5, random_state=0), "scaled": MinMaxScaler()}
+    cv = RegimeSplit(0.25, shuffle=True, stratify=True, random_state=1)
+    table = regime_table(regime_search(transformers, CLASSIFIERS, cv=cv).fit(X, y))
+    assert list(table.index) == list(transformers)
+    assert list(table.columns) == [(name, regime) for name in CLASSIFIERS for regime in ("large", "small")]
+    assert table.columns.names == ["classifier", "regime"]
+    for name, transformer in transformers.items():
+        for classifier_name, classifier in CLASSIFIERS.items():
+            scores = [
+                Pipeline([("t", transformer), ("c", classifier)]).fit(X[train], y[train]).score(X[test], y[test])
+                for train, test in cv.split(X, y)
+            ]
+            np.testing.assert_array_equal(table.loc[name, classifier_name], scores)
+
+
+def test_two_processes_give_the_same_table():
+    transformers = {
+        "pca": PCA(5, random_state=0),
+        "vae": NormalVAETransformer(3, hidden_layer_sizes=8, max_iter=3, random_state=0),
+    }
+    alone, together = (
+        regime_table(regime_search(transformers, CLASSIFIERS, cv=RegimeSplit(100), n_jobs=n_jobs).fit(X, y))
+        for n_jobs in (1, 2)
+    )
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_default_regimes_are_six_to_one():
+    search = regime_search({"pca": PCA(3)}, {"neighbors": KNeighborsClassifier()})
+    assert [len(test) for _, test in search.cv.split(X, y)] == [58, 342]
+
+
+def test_the_temporary_cache_goes_with_the_search():
+    search = regime_search({"pca": PCA(3)}, {"neighbors": KNeighborsClassifier()}).fit(X, y)
+    folder = search.estimator.memory.location
+    assert os.path.isdir(folder)
+    copied = clone(search)
+    del search
+    gc.collect()
+    assert not os.path.exists(folder)
+    regime_table(copied.fit(X, y))
+
+
+def test_errors_of_search_and_table():
+    with pytest.raises(ValueError, match="transformers must be a dict with at least one entry; got {}"):
+        regime_search({}, CLASSIFIERS)
+    with pytest.raises(ValueError, match="classifiers must be a dict"):
+        regime_search({"pca": PCA()}, {})
+    with pytest.raises(ValueError, match="search must be one that regime_search made"):
+        regime_table(GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 2]}).fit(X, y))
