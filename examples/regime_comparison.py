@@ -18,7 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
-from study import figures, full, models
+from study import figures, full, models, report
 
 from skvae.inspection import SampleMonitor
 from skvae.model_selection import regime_search, regime_table
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--dataset", choices=models.HIGHEST, default="digits")
     parser.add_argument("--full", action="store_true", help="all seeds, variants and protocols, on Fashion-MNIST")
     parser.add_argument("--epochs", type=int, help="of each VAE (default: 100; 25 on Fashion-MNIST, 200 if full)")
-    parser.add_argument("--classifier-epochs", type=int, default=30, help="of each CNN (default: %(default)s)")
+    parser.add_argument("--classifier-epochs", type=int, default=20, help="of each CNN (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--representations", nargs="+", choices=full.SEEDS, default=list(full.SEEDS), help="if full")
     parser.add_argument("--output", type=Path, help="folder for all that comes out (default: examples/output/DATASET)")
@@ -73,6 +73,7 @@ def main():
     warnings.filterwarnings("ignore", message=".*does not support callbacks")  # PCA has no epochs to report
     if options.full:
         full.run(options)
+        report.write(options)
     else:
         compare(options)
     print(f"Written to {options.output}")

@@ -116,6 +116,11 @@ def fit_representation(piece, options):
     return fitted
 
 
+def piece_path(piece, options):
+    """Return where the measurements of a piece are kept."""
+    return options.output / "pieces" / f"{piece.slug}.json"
+
+
 def samples_path(piece, options):
     """Return where the samples by epoch of a piece's representation are kept, and the duration of its fit."""
     return options.output / f"samples_{piece.slug}.npz"
@@ -150,10 +155,9 @@ def measure(piece, options):
 
 def run(options):
     """Measure what is missing of the plan."""
-    pieces = options.output / "pieces"
-    pieces.mkdir(parents=True, exist_ok=True)
+    (options.output / "pieces").mkdir(exist_ok=True)
     for piece in plan(options.representations):
-        path = pieces / f"{piece.slug}.json"
+        path = piece_path(piece, options)
         if path.exists():
             continue
         measured = measure(piece, options)
@@ -163,7 +167,7 @@ def run(options):
 
 def results(options):
     """Return all that has been measured, in the order of the plan."""
-    paths = [options.output / "pieces" / f"{piece.slug}.json" for piece in plan(SEEDS)]
+    paths = [piece_path(piece, options) for piece in plan(SEEDS)]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
