@@ -1,4 +1,4 @@
-"""The report of the full run: figures, docs/results/fashion_mnist.json, and the tables of fashion_mnist.md beside it."""
+"""The report of the full run: figures, fashion_mnist.json in docs/results, and the tables of fashion_mnist.md there."""
 
 import json
 import os
