@@ -60,7 +60,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--dataset", choices=models.HIGHEST, default="digits")
     parser.add_argument("--full", action="store_true", help="all seeds, variants and protocols, on Fashion-MNIST")
-    parser.add_argument("--epochs", type=int, help="of each VAE (default: 100; 25 on Fashion-MNIST, 200 if full)")
+    parser.add_argument("--epochs", type=int, help="of each VAE (default: 200, on Fashion-MNIST 25 unless full)")
     parser.add_argument("--classifier-epochs", type=int, default=20, help="of each CNN (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--representations", nargs="+", choices=full.SEEDS, default=list(full.SEEDS), help="if full")
@@ -68,7 +68,7 @@ def main():
     options = parser.parse_args()
     options.output = options.output or Path("examples/output") / (options.dataset + "-full" * options.full)
     options.output.mkdir(parents=True, exist_ok=True)
-    options.epochs = options.epochs or (200 if options.full else {"digits": 100, "fashion-mnist": 25}[options.dataset])
+    options.epochs = options.epochs or (200 if options.full else {"digits": 200, "fashion-mnist": 25}[options.dataset])
     warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels, logistic regression takes thousands of iterations
     warnings.filterwarnings("ignore", message=".*does not support callbacks")  # PCA has no epochs to report
     if options.full:

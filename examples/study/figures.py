@@ -6,6 +6,7 @@ import numpy as np
 from skvae.inspection import ReconstructionDisplay, SamplesDisplay, TrainingCurveDisplay
 
 TITLES = {
+    "pca": "PCA",
     "normal_vae": "Normal VAE",
     "continuous_bernoulli_vae": "continuous Bernoulli VAE",
     "simple_cnn": "simple CNN",
@@ -28,7 +29,9 @@ def save(figure, path):
 
 def samples_by_epoch(path, samples, highest):
     """Draw, for each model, the same latent points as they are decoded after more and more epochs."""
-    figure, axes = plt.subplots(1, len(samples), figsize=(5.5 * len(samples), 5), layout="constrained", squeeze=False)
+    height = 0.6 + 0.45 * max(map(len, samples.values()))
+    shape = 1, len(samples)
+    figure, axes = plt.subplots(*shape, figsize=(5.5 * len(samples), height), layout="constrained", squeeze=False)
     for ax, (name, by_epoch) in zip(axes[0], samples.items(), strict=True):
         rows = list(by_epoch.values())
         labels = [f"epoch {epoch}" for epoch in by_epoch]
@@ -40,7 +43,7 @@ def samples_by_epoch(path, samples, highest):
 def samples(path, X, vaes, highest, seed):
     """Draw real images and samples of each model."""
     n_columns, n_samples = 8, 64
-    figure, axes = plt.subplots(1, 1 + len(vaes), figsize=(4 + 4 * len(vaes), 4.3), layout="constrained")
+    figure, axes = plt.subplots(1, 1 + len(vaes), figsize=(3.6 + 3.6 * len(vaes), 3.9), layout="constrained")
     grids = {"real images": X[:n_samples]}
     grids |= {name: vae.sample(n_samples, random_state=seed) for name, vae in vaes.items()}
     for ax, (name, images) in zip(axes, grids.items(), strict=True):
@@ -51,7 +54,7 @@ def samples(path, X, vaes, highest, seed):
 def reconstructions(path, X, models, highest):
     """Draw images that no model was trained on, and what each model makes of them."""
     n_images = 15
-    figure, axes = plt.subplots(len(models), 1, figsize=(11, 1.9 * len(models)), layout="constrained")
+    figure, axes = plt.subplots(len(models), 1, figsize=(10, 1.6 * len(models)), layout="constrained")
     for ax, (name, model) in zip(axes, models.items(), strict=True):
         display = ReconstructionDisplay.from_estimator(model, X[:n_images], ax=ax, vmin=0, vmax=highest)
         display.ax_.set_title(title(name))
