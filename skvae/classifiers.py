@@ -32,6 +32,9 @@ _RECORDS = {
     "validation_accuracy": "valid_acc",
 }
 
+# Where and how weights begin, whatever torch's defaults are.
+_PLACE = {"device": "cpu", "dtype": torch.float32}
+
 _ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU}
 
 # Rows that are classified at a time: few enough for the convolution's output to stay near the caches.
@@ -50,9 +53,9 @@ class _CNN(Network):
     def __init__(self, image_shape, n_classes, activation):
         super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation)
         height, width, n_channels = image_shape
-        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1)
+        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1, **_PLACE)
         self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
-        self.head = Linear(n_features, n_classes)
+        self.head = Linear(n_features, n_classes, **_PLACE)
 
     def forward(self, x):
         """Return the logits, ``(batch, n_classes)``."""
@@ -74,7 +77,7 @@ class _MultilayerCNN(_CNN):
     def _make_features(convolution, activation, height, width):
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
         pooling = nn.MaxPool2d(2, ceil_mode=True)
-        layers = convolution, activation, pooling, nn.Flatten(), Linear(n_pooled, _N_HIDDEN), nn.ReLU()
+        layers = convolution, activation, pooling, nn.Flatten(), Linear(n_pooled, _N_HIDDEN, **_PLACE), nn.ReLU()
         return nn.Sequential(*layers), _N_HIDDEN
 
 
@@ -153,6 +156,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     @validation.all_or_nothing
     @with_callbacks
     @validation._fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)
     def fit(self, X, y, *, X_val=None, y_val=None):
         """Fit the network to the rows of `X` and their labels.
 
@@ -195,7 +199,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         context = self._init_callback_context(max_subtasks=self.max_iter)
         hook_arguments = {"X": X, "y": y}
         context.call_on_fit_task_begin(estimator=self, **hook_arguments)
-        net = self._make_net(X.shape[1], device, init_seed, shuffle_seed, valid)
+        module = self._make_module(X.shape[1], torch.Generator("cpu").manual_seed(init_seed))
+        net = self._make_net(module, device, valid, np.random.RandomState(shuffle_seed))
         net.notify("on_train_begin", X=train, y=None)
         history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
 
@@ -230,24 +235,25 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"y_val contains labels that y does not: {unknown}. Leave their rows out.")
         return X_val, np.searchsorted(self.classes_, y_val)
 
-    def _make_net(self, n_features, device, init_seed, shuffle_seed, valid):
-        """Return the initialised net, which validates on `valid`, or for None does not."""
-        shape = (
-            _most_square(n_features)
-            if self.image_shape is None
-            else validation.image_dimensions(self.image_shape, n_features)
-        )
-        net = NeuralNetClassifier(
-            self._network,
-            module__image_shape=shape,
-            module__n_classes=len(self.classes_),
-            module__activation=self.activation,
+    def _make_module(self, n_features, generator):
+        """Return the network with fresh weights."""
+        shape = _most_square(n_features)
+        if self.image_shape is not None:
+            shape = validation.image_dimensions(self.image_shape, n_features)
+        module = self._network(shape, len(self.classes_), self.activation)
+        module.initialize(generator)
+        return module
+
+    def _make_net(self, module, device, valid=None, random_state=None):
+        """Return the initialised net around `module`, which validates on `valid`, or for None does not."""
+        return NeuralNetClassifier(
+            module,
             criterion=nn.CrossEntropyLoss,
             optimizer=torch.optim.Adam,
             lr=self.learning_rate_init,
             batch_size=self.batch_size,
             iterator_train=_Minibatches,
-            iterator_train__random_state=np.random.RandomState(shuffle_seed),
+            iterator_train__random_state=random_state,
             iterator_valid=_Minibatches,
             iterator_valid__batch_size=_PREDICTION_BATCH,
             train_split=None if valid is None else predefined_split(valid),
@@ -256,8 +262,17 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             device=device.type if device.index is None else str(device),
             verbose=int(self.verbose),
         ).initialize()
-        net.module_.initialize(torch.Generator("cpu").manual_seed(init_seed))
-        return net
+
+    def __getstate__(self):
+        """Return the state with the network alone for the net, which is made anew around it."""
+        state = super().__getstate__()
+        return state | {"net_": self.net_.module_} if "net_" in state else state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "net_" in state:
+            net = self._make_net(state["net_"], torch.device("cpu"))
+            vars(self).update(self._fitted(net, self.history_))
 
     @staticmethod
     def _check_finite(net, record):

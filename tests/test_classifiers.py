@@ -167,6 +167,24 @@ def test_random_state_alone_decides(classifier_class, labelled):
     assert not np.array_equal(*(classifier_class(max_iter=2).fit(X, y).predict_proba(X) for _ in range(2)))
 
 
+@pytest.mark.parametrize(
+    ("change", "value", "default"),
+    [(torch.set_default_device, "meta", None), (torch.set_default_dtype, torch.float64, torch.float32)],
+    ids=["device", "dtype"],
+)
+def test_defaults_of_torch_have_no_part_in_it(classifier_class, labelled, change, value, default):
+    X, y = labelled
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
+    change(value)
+    try:
+        with torch.inference_mode():
+            classifier_class(max_iter=1, device="cpu").fit(X, y)
+        changed = classifier_class(max_iter=2, random_state=0, device="cpu").fit(X, y).predict_proba(X)
+    finally:
+        change(default)
+    np.testing.assert_array_equal(changed, expected)
+
+
 def test_fits_in_threads_do_not_disturb_each_other(classifier_class, labelled):
     X, y = labelled
     alone = classifier_class(max_iter=3, random_state=0).fit(X, y).predict_proba(X)
@@ -191,6 +209,9 @@ def test_pickles_small_and_without_data(classifier_class, labelled):
     weights = sum(parameter.numel() * 4 for parameter in classifier.net_.module_.parameters())
     for copied in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
         np.testing.assert_array_equal(copied.predict_proba(X), classifier.predict_proba(X))
+        np.testing.assert_array_equal(copied.net_.predict(X.astype(np.float32)), classifier.predict(X))
+        assert copied.history_ == classifier.history_
+        assert isinstance(copied.net_, NeuralNetClassifier)
         copied.fit(X, y)
     assert len(pickle.dumps(classifier)) < 1.1 * weights + 50_000
 
