@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import sys
 import time
 import warnings
@@ -14,7 +15,8 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import _validation as validation
-from skvae._training import EarlyStopping, Trainer
+from skvae._checkpoint import Checkpoint
+from skvae._training import EarlyStopping, Trainer, arrays, tensors
 from skvae._vae import standard_normal_points
 from skvae._validation import Integral, Interval, Real, StrOptions
 
@@ -123,6 +125,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
+        "checkpoint": [str, os.PathLike, None],
         "random_state": ["random_state"],
         "device": [str, Integral, torch.device],
         "verbose": ["verbose"],
@@ -222,7 +225,14 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         incremental = context is None
         n_epochs = 1 if incremental else self.max_iter
         device = validation.resolve_device(self.device)
-        init_seed, split_seed, shuffle_seed, noise_seed = validation.spawn_seeds(self.random_state, 4)
+        checkpoint = saved = None
+        if self.checkpoint is not None and not incremental:
+            checkpoint = Checkpoint(self.checkpoint, self._identity(X, X_val, device, resume))
+            saved = checkpoint.load()
+        seeds = validation.spawn_seeds(self.random_state, 4)
+        if saved is not None:
+            seeds = saved["seeds"]
+        init_seed, split_seed, shuffle_seed, noise_seed = seeds
 
         index = val_index = stopping = None
         if self.early_stopping and not incremental:
@@ -262,6 +272,13 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         n_before = len(history["elbo"])
         if val_rows is not None:
             history.setdefault("validation_elbo", [math.nan] * n_before)
+        if saved is not None:
+            history = saved["history"]
+            n_epochs -= len(history["elbo"]) - n_before
+            module.load_state_dict(tensors(saved["weights"]))
+            trainer.load_state(saved["trainer"])
+            if stopping is not None:
+                stopping.load_state(saved["stopping"])
 
         def summarize(terms):
             kl, log_likelihood = terms["kl"], terms["log_likelihood"] - X.shape[1] * log_scale
@@ -289,6 +306,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         def snapshot():
             return fitted(copy.deepcopy(module))
 
+        def save(stop):
+            checkpoint.save(
+                {
+                    "seeds": seeds,
+                    "history": history,
+                    "weights": arrays(module.state_dict()),
+                    "trainer": trainer.state(),
+                    "stopping": None if stopping is None else stopping.state(),
+                    "stop": stop,
+                }
+            )
+
         monitor = _EpochMonitor(self, context, history, n_epochs, snapshot, hook_arguments)
         stopped = trainer.run(
             rows,
@@ -296,6 +325,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             history=history,
             summarize=summarize,
             early_stopping=stopping,
+            stop=saved is not None and saved["stop"],
+            save=None if checkpoint is None else save,
             on_epoch_begin=monitor.begin,
             on_epoch_end=monitor.end,
         )
@@ -310,6 +341,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         vars(self).pop("_training_state", None)
         if incremental:
             self._training_state = trainer.state()
+
+    def _identity(self, X, X_val, device, resume):
+        """Return what a checkpoint has to agree on: parameters, data, and where training starts."""
+        parameters = self.get_params(deep=False)
+        for name in ("checkpoint", "device", "verbose"):
+            del parameters[name]
+        identity = {name: validation.describe(value) for name, value in parameters.items()}
+        identity |= {"X": validation.describe(X), "X_val": validation.describe(X_val), "device": device.type}
+        if resume:
+            start = {name: getattr(self, name) for name in ("module_", "shift_", "scale_", "loss_curve_", "history_")}
+            identity |= {f"{name} before": validation.describe(value) for name, value in start.items()}
+        return identity
 
     def _split(self, n_samples, seed):
         """Return the rows to train on and the rows to validate on."""

@@ -56,6 +56,29 @@ class EarlyStopping:
         """Give `module` the best weights."""
         module.load_state_dict(self._best_weights)
 
+    def state(self) -> dict[str, Any]:
+        """Return all that it remembers, weights as NumPy arrays."""
+        return {
+            "best_score": self.best_score,
+            "best_weights": arrays(self._best_weights),
+            "n_stale": self._n_stale,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.best_score, self._n_stale = state["best_score"], state["n_stale"]
+        self._best_weights = tensors(state["best_weights"])
+
+
+def arrays(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return weights as NumPy arrays of their own."""
+    return {name: value.cpu().numpy().copy() for name, value in weights.items()}
+
+
+def tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Undo `arrays`."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+
 
 def _divergence(epoch: int, what: str) -> ValueError:
     return ValueError(
@@ -131,6 +154,8 @@ class Trainer:
         history: dict[str, list[float]],
         summarize: Callable[[dict[str, float]], dict[str, float]],
         early_stopping: EarlyStopping | None = None,
+        stop: bool = False,
+        save: Callable[[bool], None] | None = None,
         on_epoch_begin: Callable[[], None],
         on_epoch_end: Callable[[], bool],
     ) -> bool:
@@ -148,6 +173,10 @@ class Trainer:
             Turns the mean terms of an epoch into the new entries of `history`.
         early_stopping : EarlyStopping, default=None
             Fed with ``history["validation_elbo"]``; the module ends with its best weights.
+        stop : bool, default=False
+            Whether training that goes on here has stopped before.
+        save : callable, default=None
+            Called before the first epoch and after each one, with whether training stops there.
         on_epoch_begin, on_epoch_end : callable
             Called before and after each epoch; training stops when `on_epoch_end` returns True.
 
@@ -161,14 +190,17 @@ class Trainer:
         ValueError
             When the loss or a weight is no longer finite; the message names the epoch.
         """
-        stop = False
-        for _ in range(n_epochs):
+        if save is not None:
+            save(stop)
+        for _ in range(0 if stop else n_epochs):
             on_epoch_begin()
             epoch = 1 + max(map(len, history.values()), default=0)
             for name, value in summarize(self.run_epoch(rows, epoch)).items():
                 history.setdefault(name, []).append(value)
             if early_stopping is not None:
                 stop = early_stopping.update(history["validation_elbo"][-1], self.module)
+            if save is not None:
+                save(stop)
             stop = on_epoch_end() or stop
             if stop:
                 break
@@ -176,7 +208,8 @@ class Trainer:
             early_stopping.restore(self.module)
         # A loss that is finite says that the weights before the last step were; these are the ones after it.
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
-            raise _divergence(epoch, "its last step left weights that are not finite")
+            n_epochs = max(map(len, history.values()), default=0)
+            raise _divergence(n_epochs, "its last step left weights that are not finite")
         return stop
 
     def run_epoch(self, rows: Batches, epoch: int) -> dict[str, float]:
@@ -249,7 +282,7 @@ class Trainer:
         """Return the state of the optimiser and the generators as NumPy arrays."""
         return {
             "adam": {
-                name: tuple(value.cpu().numpy().copy() for value in values)
+                name: [value.cpu().numpy().copy() for value in values]
                 for name, *values in zip(self._names, self._n_steps, self._means, self._squares, strict=True)
             },
             "shuffle": self.shuffle_generator.get_state().numpy(),

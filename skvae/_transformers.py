@@ -124,6 +124,10 @@ class NormalVAETransformer(BaseVAETransformer):
         The rise in the validation ELBO, in nats per row, that counts as an improvement.
     warm_start : bool, default=False
         Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+    checkpoint : str or path-like, default=None
+        A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
+        it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
+        kind of device it is an error. `partial_fit` takes no notice of it.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
         global generators of NumPy and torch are neither read nor changed.
@@ -202,6 +206,7 @@ class NormalVAETransformer(BaseVAETransformer):
         n_iter_no_change=10,
         tol=1e-4,
         warm_start=False,
+        checkpoint=None,
         random_state=None,
         device="auto",
         verbose=0,
@@ -223,6 +228,7 @@ class NormalVAETransformer(BaseVAETransformer):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -304,6 +310,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         The rise in the validation ELBO, in nats per row, that counts as an improvement.
     warm_start : bool, default=False
         Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+    checkpoint : str or path-like, default=None
+        A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
+        it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
+        kind of device it is an error. `partial_fit` takes no notice of it.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
         global generators of NumPy and torch are neither read nor changed.
@@ -382,6 +392,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         n_iter_no_change=10,
         tol=1e-4,
         warm_start=False,
+        checkpoint=None,
         random_state=None,
         device="auto",
         verbose=0,
@@ -403,6 +414,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.device = device
         self.verbose = verbose

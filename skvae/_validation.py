@@ -4,6 +4,7 @@ The only module that imports scikit-learn's private API.
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -31,6 +32,7 @@ __all__ = [
     "check_latent",
     "check_positive_integer",
     "check_rows",
+    "describe",
     "extent",
     "image_dimensions",
     "layer_sizes",
@@ -166,6 +168,30 @@ class Rows:
         """Yield all rows in order, at most `n_rows` at a time."""
         for start in range(0, len(self), n_rows):
             yield self[start : start + n_rows]
+
+
+def describe(value) -> str:
+    """Return what tells a parameter or data from others: itself if it is short, a digest if it is large."""
+    digest = hashlib.sha256()
+    if isinstance(value, np.ndarray):
+        text = f"{value.dtype} array of shape {value.shape}"
+        for chunk in _raw_chunks(np.atleast_2d(value), None):
+            digest.update(_as_tensor(chunk).numpy())
+    elif isinstance(value, torch.nn.Module):
+        text = type(value).__name__
+        digest.update(repr(value).encode())
+        for name, weight in value.state_dict().items():
+            digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    elif isinstance(value, np.random.RandomState):
+        text = "RandomState"
+        digest.update(repr(value.get_state(legacy=False)["state"]["key"].tolist()).encode())
+        digest.update(repr(value.get_state(legacy=False)["state"]["pos"]).encode())
+    elif len(text := repr(value)) > 200:
+        digest.update(text.encode())
+        text = type(value).__name__
+    else:
+        return text
+    return f"{text} with sha256 {digest.hexdigest()[:16]}"
 
 
 def _raw_chunks(X: np.ndarray, index: np.ndarray | None) -> Iterator[np.ndarray]:

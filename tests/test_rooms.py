@@ -18,7 +18,8 @@ ROOMS = {
     "_networks": (set(), {"torch", "numpy"}),
     "_vae": ({"distributions"}, {"torch"}),
     "_training": (set(), {"torch", "numpy"}),
-    "_base": ({"_validation", "distributions", "_vae", "_training"}, {"numpy", "sklearn", "torch"}),
+    "_checkpoint": (set(), {"numpy"}),
+    "_base": ({"_validation", "distributions", "_vae", "_training", "_checkpoint"}, {"numpy", "sklearn", "torch"}),
     "_transformers": (
         {"_validation", "_base", "_networks", "_vae", "distributions"},
         {"numpy", "sklearn", "torch"},
