@@ -1,0 +1,321 @@
+"""An interrupted fit goes on to the same bits, whatever interrupted it, and a checkpoint is never lost to a mishap."""
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from skvae._checkpoint import Checkpoint
+
+from conftest import bits, make
+
+CONFIGURATIONS = {
+    "plain": {},
+    "dropout": {"dropout": 0.2, "encoder": "auto"},
+    "early stopping": {"early_stopping": True, "n_iter_no_change": 2, "tol": 3.0, "max_iter": 8},
+    "a custom encoder": {"encoder": torch.nn.Sequential(torch.nn.Linear(64, 6), torch.nn.Dropout(0.5))},
+}
+
+
+class InterruptAfter:
+    """A callback that interrupts the fit after some epochs."""
+
+    def __init__(self, n_epochs):
+        self.n_left = n_epochs
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch":
+            self.n_left -= 1
+            if self.n_left == 0:
+                raise KeyboardInterrupt
+
+
+def interrupt(estimator, X, n_epochs, **fit_params):
+    with pytest.raises(KeyboardInterrupt):
+        estimator.set_callbacks(InterruptAfter(n_epochs)).fit(X, **fit_params)
+    estimator.set_callbacks()
+
+
+def outcome(estimator, X):
+    curves = estimator.history_, estimator.loss_curve_, estimator.validation_scores_, estimator.best_validation_score_
+    return bits(estimator, X), repr(curves), estimator.n_iter_  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_goes_on_to_the_same_bits(estimator_class, configuration, digits, tmp_path):
+    estimator = make(estimator_class, **{"max_iter": 5, **CONFIGURATIONS[configuration]})
+    expected = outcome(estimator.fit(digits), digits)
+    estimator = clone(estimator).set_params(checkpoint=tmp_path / "fit")
+    interrupt(estimator, digits, 1)
+    interrupt(clone(estimator), digits, 2)
+    assert not hasattr(estimator, "module_")
+    assert outcome(estimator.fit(digits), digits) == expected
+
+
+def test_a_finished_fit_is_read_and_not_repeated(estimator_class, digits, tmp_path, monkeypatch):
+    for configuration in ({}, CONFIGURATIONS["early stopping"]):
+        estimator = make(estimator_class, checkpoint=tmp_path / f"fit{len(configuration)}", **configuration)
+        expected = outcome(estimator.fit(digits), digits)
+        with monkeypatch.context() as patch:
+            patch.setattr("skvae._training.Trainer.run_epoch", lambda *args: pytest.fail("trained again"))
+            assert outcome(clone(estimator).fit(digits), digits) == expected
+
+
+def test_validation_data_and_warm_starts(estimator_class, digits, tmp_path):
+    first = make(estimator_class, warm_start=True).fit(digits)
+    stored = pickle.dumps(first)
+    expected = outcome(first.fit(digits[:200], X_val=digits[200:]), digits)
+    again = pickle.loads(stored).set_params(checkpoint=tmp_path / "fit")
+    interrupt(again, digits[:200], 2, X_val=digits[200:])
+    continued = pickle.loads(stored).set_params(checkpoint=tmp_path / "fit")
+    assert outcome(continued.fit(digits[:200], X_val=digits[200:]), digits) == expected
+    assert len(continued.loss_curve_) == 8
+    with pytest.raises(ValueError, match="module_ before was"):
+        continued.fit(digits[:200], X_val=digits[200:])  # this would be a second warm start
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(3)], ids=["None", "RandomState"])
+def test_seeds_that_are_drawn_are_kept(estimator_class, random_state, digits, tmp_path):
+    estimator = make(estimator_class, random_state=random_state, checkpoint=tmp_path / "fit", early_stopping=True)
+    estimator.set_params(n_iter_no_change=50)
+    stored = pickle.dumps(estimator)
+    interrupt(estimator, digits, 2)
+    with pytest.warns(match="Early stopping did not set in"):
+        fitted = pickle.loads(stored).fit(digits)
+    assert fitted.history_["elbo"][:2] == Checkpointed(tmp_path / "fit").history["elbo"][:2]
+    with pytest.warns(match="Early stopping did not set in"):
+        assert outcome(pickle.loads(stored).fit(digits), digits) == outcome(fitted, digits)
+
+
+class Checkpointed:
+    """What a checkpoint holds, whatever it is of."""
+
+    def __init__(self, path):
+        self.history = Checkpoint(path, {}).load()["history"]
+
+
+def test_each_epoch_is_written(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, checkpoint=tmp_path / "fit", max_iter=5)
+    interrupt(estimator, digits, 3)
+    assert len(Checkpointed(tmp_path / "fit").history["elbo"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["fit"]
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"beta": 2.0}, "beta was 1.0 and is 2.0"),
+        ({"n_components": 4}, "n_components was 3 and is 4"),
+        ({"max_iter": 9}, "max_iter was 4 and is 9"),
+        ({"random_state": 1}, "random_state was 0 and is 1"),
+        ({"encoder": torch.nn.Linear(64, 6)}, "encoder was '.*' and is Linear with sha256"),
+    ],
+)
+def test_another_training_is_an_error(estimator_class, change, culprit, digits, tmp_path):
+    path = tmp_path / "fit"
+    make(estimator_class, checkpoint=path).fit(digits)
+    before = path.read_bytes()
+    estimator = make(estimator_class).fit(digits)
+    expected = bits(estimator, digits)
+    with pytest.raises(ValueError, match=f"is that of another training: {culprit}.*delete the file"):
+        estimator.set_params(checkpoint=path, **change).fit(digits)
+    assert path.read_bytes() == before
+    assert bits(estimator, digits) == expected
+
+
+def test_other_data_is_an_error(estimator_class, digits, tmp_path):
+    path = tmp_path / "fit"
+    make(estimator_class, checkpoint=path).fit(digits)
+    changed = digits.copy()
+    changed[17, 5] += 1
+    for X in (changed, digits[:-1], digits[::-1], digits.astype(np.float32)):
+        with pytest.raises(ValueError, match="another training: X was float64 array of shape"):
+            make(estimator_class, checkpoint=path).fit(X)
+    with pytest.raises(ValueError, match="X_val was None"):
+        make(estimator_class, checkpoint=path).fit(digits, X_val=digits)
+    # The same data in another layout.
+    make(estimator_class, checkpoint=path).fit(np.asfortranarray(digits))
+
+
+def test_a_file_that_is_no_checkpoint_is_left_alone(estimator_class, digits, tmp_path):
+    path = tmp_path / "fit"
+    make(estimator_class, checkpoint=path).fit(digits)
+    whole = path.read_bytes()
+    np.savez(tmp_path / "foreign.npz", a=np.ones(3))
+    np.save(tmp_path / "foreign.npy", np.ones(3))
+    foreign = [(tmp_path / name).read_bytes() for name in ("foreign.npz", "foreign.npy")]
+    cut = [whole[: len(whole) * i // 7] for i in range(7)]
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (*cut, *foreign, bytes(flipped), b"my thesis", pickle.dumps([1, 2])):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint: .*It was left as it is"):
+            make(estimator_class, checkpoint=path).fit(digits)
+        assert path.read_bytes() == content
+
+
+def test_nowhere_to_write_is_found_out_before_any_epoch(estimator_class, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("skvae._training.Trainer.run_epoch", lambda *args: pytest.fail("an epoch was spent"))
+    with pytest.raises(OSError, match="cannot be written: No such file or directory"):
+        make(estimator_class, checkpoint=tmp_path / "missing" / "fit").fit(digits)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        make(estimator_class, checkpoint=tmp_path / "folder").fit(digits)
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.access(tmp_path / "closed", os.W_OK):  # the superuser may write anywhere
+        monkeypatch.setattr("builtins.open", refuse(open))
+    with pytest.raises(OSError, match="cannot be written: Permission denied"):
+        make(estimator_class, checkpoint=tmp_path / "closed" / "fit").fit(digits)
+
+
+def refuse(function):
+    """Return `open` as somebody without the right to write finds it."""
+
+    def refusing(path, mode="r", *args, **kwargs):
+        if str(path).endswith(".part"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return function(path, mode, *args, **kwargs)
+
+    return refusing
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(estimator_class, digits, tmp_path, monkeypatch):
+    estimator = make(estimator_class, max_iter=6)
+    expected = outcome(estimator.fit(digits), digits)
+    path = tmp_path / "fit"
+    calls, savez = [], np.savez
+
+    def full(file, **arrays):
+        calls.append(None)
+        if len(calls) == 4:
+            file.write(b"x" * 100)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    before = bits(estimator, digits)
+    with pytest.raises(OSError, match="cannot be written: No space left on device. What it held before is still there"):
+        estimator.set_params(checkpoint=path).fit(digits)
+    assert bits(estimator, digits) == before
+    assert len(Checkpointed(path).history["elbo"]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["fit"]
+    assert outcome(clone(estimator).fit(digits), digits) == expected
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_device_that_is_full(estimator_class, digits, tmp_path):
+    (tmp_path / "fit.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
+    assert os.path.exists("/dev/full")
+
+
+def test_partial_fit_takes_no_notice(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, checkpoint=tmp_path / "fit").partial_fit(digits)
+    assert list(tmp_path.iterdir()) == []
+    assert estimator.n_iter_ == 1
+
+
+# Forks a fit again and again and kills it, each time at another moment, until one comes to its end.
+KILLER = """
+import os, pickle, random, signal, sys, time
+import numpy as np
+from skvae import *
+
+estimator, X, path, seed = pickle.load(open(sys.argv[1], "rb"))
+moments = random.Random(seed)
+
+def fit():
+    estimator.set_params(checkpoint=path).fit(X)
+    with open(path + ".model", "wb") as file:
+        pickle.dump(estimator, file)
+
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fork(n_kills):
+    child = os.fork()
+    if child:
+        return child
+    try:
+        # Every third one dies in a write: in the middle of the file, before it is moved, or after.
+        function, n_calls = [("savez", 0), (None, 0), (None, 0), ("replace", 0), (None, 0), (None, 0)][n_kills % 6]
+        if function == "savez":
+            def half(file, **arrays):
+                file.write(b"PK" + bytes(1000))
+                file.flush()
+                kill()
+            savez, calls = np.savez, []
+            np.savez = lambda file, **arrays: (calls.append(0), (half if len(calls) == 3 else savez)(file, **arrays))
+        elif function == "replace":
+            replace, calls = os.replace, []
+            os.replace = lambda *args: (calls.append(0), (kill if len(calls) == 2 else replace)(*args))
+        fit()
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+
+n_kills = 0
+while True:
+    child = fork(n_kills)
+    deadline = time.monotonic() + moments.uniform(0, 0.25)
+    status = None
+    while status is None and time.monotonic() < deadline:
+        done, result = os.waitpid(child, os.WNOHANG)
+        status = result if done else None
+        time.sleep(0.001)
+    if status is None and n_kills < 40:
+        os.kill(child, signal.SIGKILL)
+    if status is None:
+        _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        n_kills += 1
+        continue
+    print(n_kills if status == 0 else "failed")
+    break
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("configuration", ["plain", "early stopping"])
+def test_killed_again_and_again(estimator_class, configuration, digits, tmp_path):
+    parameters = {**CONFIGURATIONS[configuration], "max_iter": 60, "hidden_layer_sizes": (64,)}
+    if configuration == "early stopping":
+        parameters |= {"n_iter_no_change": 60}
+    estimator = make(estimator_class, **parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        expected = clone(estimator).fit(digits)
+    path = tmp_path / "fit"
+    (tmp_path / "task").write_bytes(pickle.dumps((estimator, digits, str(path), 0)))
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLER, tmp_path / "task"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert int(run.stdout) >= 20, run.stderr
+    fitted = pickle.loads((tmp_path / "fit.model").read_bytes())
+    assert outcome(fitted, digits) == outcome(expected, digits)
