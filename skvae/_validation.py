@@ -6,7 +6,7 @@ The only module that imports scikit-learn's private API.
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 
 import numpy as np
@@ -64,12 +64,12 @@ def all_or_nothing(method):
 
 def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
-    if name != "X":  # validate_data calls everything X
-        check_array(X, input_name=name)
     try:
+        if name != "X":  # validate_data calls everything X
+            check_array(X, input_name=name)
         X = validate_data(estimator, X, reset=reset)
     except ValueError as error:
-        if name == "X":
+        if name == "X" or name in str(error):
             raise
         raise ValueError(f"{name}: {error}") from error
     _check_numeric(X, name)
@@ -258,7 +258,7 @@ def image_dimensions(image_shape, n_features: int) -> tuple[int, int, int] | Non
     if image_shape is None:
         side = math.isqrt(n_features)
         return (side, side, 1) if side >= 4 and side * side == n_features else None
-    shape = tuple(image_shape)
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
     if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(
             f"image_shape must be (height, width) or (height, width, channels), all positive integers; "
@@ -295,7 +295,7 @@ def bounds(pair, name: str) -> tuple[float, float]:
     ValueError
         Unless it is two finite numbers, the first smaller than the second.
     """
-    numbers = tuple(pair)
+    numbers = tuple(pair) if isinstance(pair, Iterable) else ()
     valid = len(numbers) == 2 and all(isinstance(n, Real) and math.isfinite(n) for n in numbers)
     if not valid or not numbers[0] < numbers[1]:
         raise ValueError(f"{name} must be (low, high), two finite numbers with low < high; got {pair!r}.")

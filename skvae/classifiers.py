@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
 from skorch.helper import predefined_split
@@ -50,12 +50,13 @@ def _most_square(n_features):
 class _CNN(Network):
     """A 3 x 3 convolution that keeps the image's size and what follows it: `features`, then a linear `head`."""
 
-    def __init__(self, image_shape, n_classes, activation):
-        super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation)
+    def __init__(self, image_shape, n_classes, activation, seed):
+        super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation, seed=seed)
         height, width, n_channels = image_shape
         convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1, **_PLACE)
         self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
         self.head = Linear(n_features, n_classes, **_PLACE)
+        self.initialize(torch.Generator("cpu").manual_seed(seed))
 
     def forward(self, x):
         """Return the logits, ``(batch, n_classes)``."""
@@ -199,8 +200,19 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         context = self._init_callback_context(max_subtasks=self.max_iter)
         hook_arguments = {"X": X, "y": y}
         context.call_on_fit_task_begin(estimator=self, **hook_arguments)
-        module = self._make_module(X.shape[1], torch.Generator("cpu").manual_seed(init_seed))
-        net = self._make_net(module, device, valid, np.random.RandomState(shuffle_seed))
+        config = {"n_classes": len(self.classes_), "activation": self.activation, "seed": init_seed}
+        config["image_shape"] = _most_square(X.shape[1])
+        if self.image_shape is not None:
+            config["image_shape"] = validation.image_dimensions(self.image_shape, X.shape[1])
+        net = self._make_net(
+            config,
+            lr=self.learning_rate_init,
+            batch_size=self.batch_size,
+            iterator_train__random_state=np.random.RandomState(shuffle_seed),
+            train_split=None if valid is None else predefined_split(valid),
+            device=device.type if device.index is None else str(device),
+            verbose=int(self.verbose),
+        )
         net.notify("on_train_begin", X=train, y=None)
         history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
 
@@ -229,50 +241,45 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         X_val = validation.check_rows(self, X_val, reset=False, name="X_val")
         validation.check_float32(X_val, "X_val")
         y_val = column_or_1d(y_val)
-        check_consistent_length(X_val, y_val)
-        unknown = np.setdiff1d(y_val, self.classes_)
-        if len(unknown):
-            raise ValueError(f"y_val contains labels that y does not: {unknown}. Leave their rows out.")
-        return X_val, np.searchsorted(self.classes_, y_val)
+        if len(X_val) != len(y_val):
+            raise ValueError(f"X_val has {len(X_val)} rows and y_val {len(y_val)} labels; they must have as many.")
+        numbers = {label: number for number, label in enumerate(self.classes_.tolist())}
+        unknown = [label for label in y_val.tolist() if label not in numbers]
+        if unknown:
+            raise ValueError(f"y_val contains labels that y does not, such as {unknown[0]!r}. Leave their rows out.")
+        return X_val, np.array([numbers[label] for label in y_val.tolist()])
 
-    def _make_module(self, n_features, generator):
-        """Return the network with fresh weights."""
-        shape = _most_square(n_features)
-        if self.image_shape is not None:
-            shape = validation.image_dimensions(self.image_shape, n_features)
-        module = self._network(shape, len(self.classes_), self.activation)
-        module.initialize(generator)
-        return module
-
-    def _make_net(self, module, device, valid=None, random_state=None):
-        """Return the initialised net around `module`, which validates on `valid`, or for None does not."""
+    def _make_net(self, config, **parameters):
+        """Return the initialised net around a fresh network."""
         return NeuralNetClassifier(
-            module,
+            self._network,
             criterion=nn.CrossEntropyLoss,
             optimizer=torch.optim.Adam,
-            lr=self.learning_rate_init,
-            batch_size=self.batch_size,
             iterator_train=_Minibatches,
-            iterator_train__random_state=random_state,
             iterator_valid=_Minibatches,
             iterator_valid__batch_size=_PREDICTION_BATCH,
-            train_split=None if valid is None else predefined_split(valid),
-            classes=np.arange(len(self.classes_)),
+            classes=np.arange(config["n_classes"]),
             callbacks=[("train_acc", EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True))],
-            device=device.type if device.index is None else str(device),
-            verbose=int(self.verbose),
+            **{f"module__{name}": value for name, value in config.items()},
+            **parameters,
         ).initialize()
 
     def __getstate__(self):
-        """Return the state with the network alone for the net, which is made anew around it."""
+        """Return the state with the network and two numbers for the net, which is made anew of them."""
         state = super().__getstate__()
-        return state | {"net_": self.net_.module_} if "net_" in state else state
+        if "net_" in state:
+            net = state["net_"]
+            state = state | {"net_": {"network": net.module_, "lr": net.lr, "batch_size": net.batch_size}}
+        return state
 
     def __setstate__(self, state):
-        super().__setstate__(state)
         if "net_" in state:
-            net = self._make_net(state["net_"], torch.device("cpu"))
-            vars(self).update(self._fitted(net, self.history_))
+            parameters = dict(state["net_"])
+            network = parameters.pop("network")
+            net = self._make_net(network.config, train_split=None, verbose=0, **parameters)
+            net.module_.load_state_dict(network.state_dict())
+            state = state | {"net_": net}
+        super().__setstate__(state)
 
     @staticmethod
     def _check_finite(net, record):
@@ -286,9 +293,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     @staticmethod
     def _fitted(net, history):
-        """Return the fitted attributes; the net keeps nothing of the data and nothing that only training needs."""
+        """Return the fitted attributes; the net keeps nothing of the data."""
         net.set_params(train_split=None)
-        del net.optimizer_
         return {"net_": net, "n_iter_": len(history["loss"]), "history_": history}
 
     def predict_proba(self, X):
@@ -378,7 +384,7 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     Attributes
     ----------
     net_ : skorch.NeuralNetClassifier
-        The trained net, without its optimiser.
+        The trained net.
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float
@@ -439,7 +445,7 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
     Attributes
     ----------
     net_ : skorch.NeuralNetClassifier
-        The trained net, without its optimiser.
+        The trained net.
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float

@@ -4,11 +4,13 @@ They use public methods of estimators alone, so that most of them take a PCA or 
 """
 
 import functools
+import math
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.stats import norm
 from sklearn.callback import ScoringMonitor
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from skvae._validation import Integral, check_positive_integer, image_dimensions, spawn_seeds
@@ -52,19 +54,21 @@ def _draw_montage(display, rows, n_columns, ax, imshow_kwargs):
             f"Give image_shape=(height, width) or (height, width, 3)."
         )
     height, width, n_channels = shape
-    low, high = rows.min(), rows.max()
+    defaults = {"interpolation": "nearest", "cmap": "gray_r", "vmin": rows.min(), "vmax": rows.max()}
+    if "norm" in imshow_kwargs:  # it takes the place of both
+        del defaults["vmin"], defaults["vmax"]
+    settings = defaults | imshow_kwargs
     n_rows = -(-len(rows) // n_columns)
-    # The pixel around each image, and what is missing in the last row, are NaN, or white where there are colours.
-    tiles = np.full((n_rows * n_columns, height + 2, width + 2, n_channels), np.nan if n_channels == 1 else high)
+    # The pixel around each image, and what is missing in the last row, are left blank.
+    tiles = np.full((n_rows * n_columns, height + 2, width + 2, n_channels), np.nan)
     tiles[: len(rows), 1:-1, 1:-1] = rows.reshape(-1, *shape)
     tiles = tiles.reshape(n_rows, n_columns, *tiles.shape[1:]).swapaxes(1, 2)
     montage = tiles.reshape(n_rows * (height + 2), n_columns * (width + 2), n_channels)
-    if n_channels == 1:
-        defaults = {"cmap": "gray_r", "vmin": low, "vmax": high}
-    else:
-        montage, defaults = (montage - low) / ((high - low) or 1), {}
+    if n_channels == 3:
+        low, high = settings.pop("vmin"), settings.pop("vmax")
+        montage = np.nan_to_num((montage - low) / ((high - low) or 1), nan=1).clip(0, 1)
     ax = _set_axes(display, ax)
-    display.im_ = ax.imshow(montage, **{"interpolation": "nearest"} | defaults | imshow_kwargs)
+    display.im_ = ax.imshow(montage[:, :, 0] if n_channels == 1 else montage, **settings)
     ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -130,7 +134,7 @@ class SamplesDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted model with a method `sample`.
+            A fitted model with a method ``sample(n_samples, random_state=...)``.
         n_samples : int, default=25
             Number of samples.
         n_columns : int, default=None
@@ -151,7 +155,6 @@ class SamplesDisplay:
         """
         check_positive_integer(n_samples, "n_samples")
         samples = estimator.sample(n_samples, random_state=random_state)
-        samples = samples[0] if isinstance(samples, tuple) else samples  # mixture models return components too
         n_columns = int(np.ceil(np.sqrt(n_samples))) if n_columns is None else n_columns
         display = cls(samples, n_columns, image_shape=_image_shape(estimator, image_shape))
         return display.plot(ax=ax, **imshow_kwargs)
@@ -287,8 +290,14 @@ class ReconstructionDisplay:
         ReconstructionDisplay
             The display.
         """
-        rows = np.concatenate([np.asarray(self.originals), np.asarray(self.reconstructions)])
-        centres, _ = _draw_montage(self, rows, len(self.originals), ax, imshow_kwargs)
+        originals, reconstructions = np.asarray(self.originals), np.asarray(self.reconstructions)
+        if originals.shape != reconstructions.shape:
+            raise ValueError(
+                f"originals have the shape {originals.shape} and reconstructions {reconstructions.shape}; they must "
+                f"have the same."
+            )
+        rows = np.concatenate([originals, reconstructions])
+        centres, _ = _draw_montage(self, rows, len(originals), ax, imshow_kwargs)
         self.ax_.set_yticks(centres, ["original", "reconstruction"])
         return self
 
@@ -350,7 +359,12 @@ class TrainingCurveDisplay:
         TrainingCurveDisplay
             The display.
         """
-        check_is_fitted(estimator, "history_")
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "history_"):
+            raise ValueError(
+                f"{type(estimator).__name__} has no history_. Give a VAE or a CNN classifier of this library; of a "
+                f"Pipeline, give the step."
+            )
         return cls(estimator.history_).plot(ax=ax, **line_kwargs)
 
     def plot(self, *, ax=None, **line_kwargs):
@@ -368,6 +382,8 @@ class TrainingCurveDisplay:
         TrainingCurveDisplay
             The display.
         """
+        if not set(self.history) & set(_CURVES):
+            raise ValueError(f"history must hold some of {', '.join(_CURVES)}; got {self.history!r}.")
         left = _set_axes(self, ax)
         self.right_ax_ = left.twinx()
         sides = {"left": left, "right": self.right_ax_}
@@ -378,8 +394,9 @@ class TrainingCurveDisplay:
                     values = self.history[key]
                     defaults = {"color": colour, "linestyle": style, "label": full_label}
                     self.lines_ += sides[side].plot(range(1, len(values) + 1), values, **defaults | line_kwargs)
-                    sides[side].set_ylabel(", ".join(filter(None, [sides[side].get_ylabel(), full_label])))
         left.set_xlabel("epoch")
+        for axes in sides.values():
+            axes.set_ylabel(", ".join(line.get_label() for line in self.lines_ if line.axes is axes))
         self.right_ax_.legend(handles=self.lines_, loc="center right")
         return self
 
@@ -394,7 +411,8 @@ class LatentDisplay:
     components : tuple of int
         The two components, the horizontal one first.
     points : array-like of shape (n_points, 2)
-        Their values: of the rows of data in a scatter plot, and in a plane of the grid, line by line from the top.
+        Their values: of the rows of data in a scatter plot, and in a plane of a square grid, line by line from the
+        top.
     images : array-like of shape (n_points, n_features), default=None
         What the points of a grid decode to. None makes a scatter plot.
     y : array-like of shape (n_points,), default=None
@@ -482,15 +500,18 @@ class LatentDisplay:
         if kind == "scatter" and X is None:
             raise ValueError("kind='scatter' needs X, the data to transform; got None.")
         n_components = len(estimator.get_feature_names_out())
-        components = tuple(components)
-        if len(set(components)) != 2 or not all(c in range(n_components) for c in components):
+        components = tuple(components) if isinstance(components, Iterable) else (components,)
+        are_indices = all(isinstance(c, Integral) and not isinstance(c, bool) for c in components)
+        if not are_indices or len(set(components)) != 2 or not set(components) <= set(range(n_components)):
             raise ValueError(
-                f"components must be two different integers from 0 to {n_components - 1}; got {components}."
+                f"components must be two different ones of the model's {n_components}, counted from 0; got "
+                f"{components}."
             )
         latents = None if X is None else np.asarray(estimator.transform(X))
         if kind == "scatter":
             if y is not None:
-                check_consistent_length(X, y)
+                y = column_or_1d(y)
+                check_consistent_length(latents, y)
             return cls(components, latents[:, components], y=y).plot(ax=ax, **kwargs)
         check_positive_integer(n_points, "n_points")
         levels = np.linspace(0.05, 0.95, n_points)
@@ -524,15 +545,15 @@ class LatentDisplay:
         points = np.asarray(self.points)
         if self.images is None:
             ax = _set_axes(self, ax)
-            labels = np.zeros(len(points)) if self.y is None else np.asarray(self.y)
+            labels, numbers = np.unique(np.zeros(len(points)) if self.y is None else self.y, return_inverse=True)
             self.scatter_ = [
-                ax.scatter(*points[labels == label].T, **{"s": 4, "alpha": 0.6, "label": label} | kwargs)
-                for label in np.unique(labels)
+                ax.scatter(*points[numbers == number].T, **{"s": 4, "alpha": 0.6, "label": label} | kwargs)
+                for number, label in enumerate(labels)
             ]
             if self.y is not None:
                 ax.legend(markerscale=3)
         else:
-            n_points = len(np.unique(points[:, 0]))
+            n_points = math.isqrt(len(points))
             vertical, horizontal = _draw_montage(self, self.images, n_points, ax, kwargs)
             ax = self.ax_
             ax.set_xticks(horizontal, [f"{value:.1f}" for value in points[:n_points, 0]])
@@ -545,7 +566,9 @@ class SampleMonitor:
     """Callback that draws samples as training goes on, always from the same points of the latent space.
 
     Set it on a model, or on the Pipeline or the search that holds one: it reaches all estimators inside that report
-    their epochs and have a method `sample`, also in other processes. What comes out of a cache is not seen.
+    their epochs and have a method `sample`, also in other processes. Of several estimators one inside the other,
+    scikit-learn wants it on the outermost. What comes out of a cache is not seen. A model that is pickled with its
+    callbacks takes all samples along; ``set_callbacks()`` removes them.
 
     Parameters
     ----------
@@ -579,8 +602,13 @@ class SampleMonitor:
 
     def __init__(self, n_samples=10, *, epochs=None, random_state=None):
         check_positive_integer(n_samples, "n_samples")
+        if epochs is not None:
+            epochs = tuple(epochs) if isinstance(epochs, Iterable) else (epochs,)
+            for epoch in epochs:
+                check_positive_integer(epoch, "each of epochs")
+        check_random_state(random_state)
         self.n_samples = n_samples
-        self.epochs = None if epochs is None else frozenset(epochs)
+        self.epochs = epochs
         seed = random_state if isinstance(random_state, Integral) else spawn_seeds(random_state, 1)[0]
         sampler = functools.partial(_draw_samples, n_samples=n_samples, seed=seed)
         # It brings what it logs back from other processes.
@@ -652,8 +680,15 @@ class SampleMonitor:
         ValueError
             When no samples have been drawn yet.
         """
+        try:
+            logs = self._monitor.get_logs(select="all")
+        except ValueError as error:
+            raise ValueError(
+                f"There are no samples yet: no fit of a model with a method `sample` has come to the first of "
+                f"epochs={self.epochs} under this monitor."
+            ) from error
         fits = {}
-        for log in self._monitor.get_logs(select="all"):
+        for log in logs:
             for row in log.data:
                 fits.setdefault((log.run_id, row["parent_task_id_path"]), {})[row["task_id"] + 1] = row["samples"]
         return list(fits.values())

@@ -6,9 +6,10 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.ndimage import convolve1d
 from sklearn.base import clone
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, resample
 
-from skvae._validation import image_dimensions, spawn_seeds
+from skvae._validation import bounds, image_dimensions, spawn_seeds
 
 __all__ = [
     "FrechetDistance",
@@ -33,8 +34,12 @@ def _as_images(X, image_shape, name):
     return X.reshape(-1, *shape)
 
 
-def _reconstruct(estimator, X):
-    return estimator.inverse_transform(estimator.transform(X))
+def _reconstruct(estimator, X, shape):
+    """Return the reconstructions as an array of this shape."""
+    reconstructed = np.asarray(estimator.inverse_transform(estimator.transform(X)))
+    if reconstructed.shape != shape:
+        raise ValueError(f"Reconstructions must have the shape of X, {shape}; got {reconstructed.shape}.")
+    return reconstructed
 
 
 def reconstruction_mse(estimator, X):
@@ -61,8 +66,9 @@ def reconstruction_mse(estimator, X):
     >>> reconstruction_mse(PCA(20).fit(X), X) < reconstruction_mse(PCA(10).fit(X), X)
     True
     """
-    X = check_array(X, dtype="numeric")
-    return float(np.mean(np.square(np.subtract(_reconstruct(estimator, X), X, dtype=np.float64))))
+    originals = check_array(X, dtype="numeric")
+    errors = np.subtract(_reconstruct(estimator, X, originals.shape), originals, dtype=np.float64)
+    return float(np.mean(np.square(errors)))
 
 
 def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
@@ -77,8 +83,8 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
     X : array-like of shape (n_samples, n_features)
         Images of at least 7 x 7 pixels.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of a row. None takes a square number of features for a square
-        image.
+        (height, width) or (height, width, channels) of a row. None takes that of the estimator if it has one, or a
+        square.
     data_range : tuple of float, default=None
         (low, high), the smallest and the largest value that a pixel can have. None takes those of `X`.
 
@@ -94,12 +100,16 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
     """
     from skimage.metrics import structural_similarity
 
+    image_shape = getattr(estimator, "image_shape", None) if image_shape is None else image_shape
     originals = _as_images(X, image_shape, "X")
-    reconstructions = np.asarray(_reconstruct(estimator, X), dtype=np.float64).reshape(originals.shape)
-    low, high = (originals.min(), originals.max()) if data_range is None else data_range
+    n_samples, height, width, _ = originals.shape
+    if min(height, width) < 7:
+        raise ValueError(f"Structural similarity needs images of at least 7 x 7 pixels; got {height} x {width}.")
+    reconstructions = _reconstruct(estimator, X, (n_samples, originals[0].size)).reshape(originals.shape)
+    low, high = (originals.min(), originals.max()) if data_range is None else bounds(data_range, "data_range")
     similarities = [
-        structural_similarity(original, reconstruction, data_range=high - low, channel_axis=2)
-        for original, reconstruction in zip(originals, reconstructions, strict=True)
+        structural_similarity(original, reconstruction, data_range=(high - low) or 1.0, channel_axis=2)
+        for original, reconstruction in zip(originals, reconstructions.astype(np.float64), strict=True)
     ]
     return float(np.mean(similarities))
 
@@ -265,4 +275,4 @@ def classification_accuracy_score(classifier, X, y, X_test, y_test):
     ----------
     .. [1] S. Ravuri and O. Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019.
     """
-    return float(clone(classifier).fit(X, y).score(X_test, y_test))
+    return float(accuracy_score(y_test, clone(classifier).fit(X, y).predict(X_test)))

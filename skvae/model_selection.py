@@ -3,21 +3,27 @@
 Nothing here knows of autoencoders: any transformer and any classifier will do.
 """
 
+import atexit
+import math
+import os
 import shutil
 import tempfile
-import weakref
 
+import joblib
 import numpy as np
-from joblib import Memory
+from sklearn.base import is_classifier
 from sklearn.model_selection import BaseCrossValidator, GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._validation import spawn_seeds
+from skvae._validation import Integral, Real, spawn_seeds
 
 __all__ = ["RegimeSplit", "regime_search", "regime_table"]
 
 _REGIMES = ("large", "small")
+
+# What a step of a Pipeline cannot be called.
+_RESERVED = ("steps", "memory", "verbose", "transform_input")
 
 
 class RegimeSplit(BaseCrossValidator):
@@ -51,22 +57,28 @@ class RegimeSplit(BaseCrossValidator):
         self.random_state = random_state
 
     def _iter_test_indices(self, X=None, y=None, groups=None):
+        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+        size = self.small_size
+        is_count = isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
+        if not is_count and not (isinstance(size, Real) and 0 < size < 1):
+            raise ValueError(f"small_size must be a number of rows, or a share in (0, 1); got {size!r}.")
+        n_small = int(size) if is_count else math.ceil(size * n_samples)
+        if 2 * n_small > n_samples:
+            raise ValueError(
+                f"small_size={size!r} makes the small part, of {n_small} rows, larger than the large one, of "
+                f"{n_samples - n_small}. Choose at most half of the rows."
+            )
         if self.stratify and not self.shuffle:
             raise ValueError("stratify=True needs shuffle=True: without it the small part is the last rows.")
         if self.stratify and y is None:
             raise ValueError("stratify=True needs y, the classes to stratify by; got None.")
         large, small = train_test_split(
-            np.arange(X.shape[0] if hasattr(X, "shape") else len(X)),
-            test_size=self.small_size,
+            np.arange(n_samples),
+            test_size=n_small,
             shuffle=self.shuffle,
             stratify=y if self.stratify else None,
             random_state=spawn_seeds(self.random_state, 1)[0],
         )
-        if len(small) > len(large):
-            raise ValueError(
-                f"small_size={self.small_size!r} makes the small part, of {len(small)} rows, larger than the large "
-                f"one, of {len(large)}. Choose at most half of the rows."
-            )
         yield small
         yield large
 
@@ -99,8 +111,8 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     Parameters
     ----------
     transformers : dict of str to transformer or "passthrough"
-        The representations, by name: any transformer, or a `Pipeline` of several. Give them a `random_state` that is
-        an integer, or there is nothing to be cached.
+        The representations, by name: any transformer that can be pickled, or a `Pipeline` of several. Give them a
+        `random_state` that is an integer, or there is nothing to be cached.
     classifiers : dict of str to classifier
         What stands behind them, by name.
     cv : RegimeSplit, default=None
@@ -112,8 +124,9 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
         Number of processes, as in `GridSearchCV`. Two of them may begin the same fit at the same time, before it is
         in the cache; the results are the same.
     memory : str, path-like or joblib.Memory, default=None
-        The folder of the cache. None makes a temporary one, which is deleted with the search. With a folder of your
-        own, what is in it is not computed again by a later search on the same data.
+        The folder of the cache, which holds fitted transformers and transformed training data. None makes a temporary
+        one, which is deleted when the process ends. With a folder of your own, what is in it is not computed again by
+        a later search with the same parameters and data, even if the code of a transformer has changed since.
 
     Returns
     -------
@@ -122,8 +135,10 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
 
     Raises
     ------
+    TypeError
+        When transformers or classifiers are not such a dict, or hold something else.
     ValueError
-        When there are no transformers or no classifiers.
+        When there are none, a name cannot be that of a step, or a transformer cannot be cached.
 
     See Also
     --------
@@ -144,18 +159,29 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     >>> regime_table(search.fit(X, y)).shape
     (2, 4)
     """
-    for name, candidates in (("transformers", transformers), ("classifiers", classifiers)):
-        if not candidates:
-            raise ValueError(f"{name} must be a dict with at least one entry; got {candidates!r}.")
-    folder = tempfile.mkdtemp(prefix="regime_search_") if memory is None else None
-    if not hasattr(memory, "cache"):
-        memory = Memory(folder or memory, verbose=0)
+    _check_candidates("transformers", transformers, lambda t: t == "passthrough" or hasattr(t, "transform"))
+    _check_candidates("classifiers", classifiers, is_classifier)
+    for name, transformer in transformers.items():
+        try:
+            joblib.hash(transformer)
+        except Exception as error:  # pickling fails in many ways
+            raise ValueError(
+                f"transformers[{name!r}] cannot be cached, because it cannot be pickled: {error}. Define its functions "
+                f"by def, in a module or a script."
+            ) from error
+    if memory is None:
+        memory = tempfile.mkdtemp(prefix="regime_search_")
+        atexit.register(shutil.rmtree, memory, ignore_errors=True)
+    if isinstance(memory, (str, os.PathLike)):
+        memory = joblib.Memory(memory, verbose=0)
+    elif not hasattr(memory, "cache"):
+        raise TypeError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}.")
     grid = {
         # A name is that of the only step of a Pipeline, so that results carry it.
         step: [Pipeline([named]) for named in candidates.items()]
         for step, candidates in (("representation", transformers), ("classifier", classifiers))
     }
-    search = GridSearchCV(
+    return GridSearchCV(
         Pipeline([(step, candidates[0]) for step, candidates in grid.items()], memory=memory),
         grid,
         cv=RegimeSplit(1 / 7, shuffle=True, stratify=True, random_state=0) if cv is None else cv,
@@ -163,9 +189,24 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
         n_jobs=n_jobs,
         refit=False,
     )
-    if folder is not None:
-        weakref.finalize(search, shutil.rmtree, folder, ignore_errors=True)
-    return search
+
+
+def _check_candidates(argument, candidates, is_valid):
+    """Raise an error unless `candidates` is a dict of names of steps to what `is_valid` says they are."""
+    if not isinstance(candidates, dict):
+        raise TypeError(f"{argument} must be a dict of names to {argument}; got {candidates!r}.")
+    if not candidates:
+        raise ValueError(f"{argument} must hold at least one of them; got an empty dict.")
+    for name, candidate in candidates.items():
+        if not isinstance(name, str) or not name or "__" in name or name in _RESERVED:
+            raise ValueError(
+                f"{argument} has the name {name!r}; a name must be a string without a double underscore, and none of "
+                f"{', '.join(_RESERVED)}."
+            )
+        if isinstance(candidate, type) or not is_valid(candidate):
+            raise TypeError(
+                f"{argument}[{name!r}] must be an instance of one of scikit-learn's kind; got {candidate!r}."
+            )
 
 
 def regime_table(search):
@@ -197,11 +238,11 @@ def regime_table(search):
         cells = [tuple(params[name].steps[0][0] for name in names) for params in search.cv_results_["params"]]
         scores = np.column_stack([search.cv_results_[f"split{i}_test_score"] for i in range(search.n_splits_)])
         table = pd.DataFrame(scores, pd.MultiIndex.from_tuples(cells, names=names), list(_REGIMES))
+        table = table.rename_axis(columns="regime").stack().unstack(["classifier", "regime"])
     except (AttributeError, KeyError, ValueError) as error:
         raise ValueError(
-            "search must be one that regime_search made, with a single score and two regimes; its results have "
-            "another form."
+            "search must be one that regime_search made, nothing added to its grid, a single score and two "
+            "regimes; its results have another form."
         ) from error
     representations, classifiers = (list(dict.fromkeys(column)) for column in zip(*cells, strict=True))
-    table = table.rename_axis(columns="regime").stack().unstack(["classifier", "regime"])
     return table.reindex(index=representations, columns=[(c, regime) for c in classifiers for regime in _REGIMES])

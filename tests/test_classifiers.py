@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
@@ -216,6 +217,26 @@ def test_pickles_small_and_without_data(classifier_class, labelled):
     assert len(pickle.dumps(classifier)) < 1.1 * weights + 50_000
 
 
+def test_a_clone_of_the_net_has_learned_nothing(classifier_class, labelled):
+    X, y = labelled
+    X = X.astype(np.float32)
+    classifier = classifier_class(max_iter=20, random_state=0).fit(X, y)
+    assert classifier.net_.score(X, y) > 0.8
+    assert clone(classifier.net_).initialize().score(X, y) < 0.4
+    assert classifier.net_.partial_fit(X, y).score(X, y) > 0.8
+
+
+def test_loads_whatever_its_parameters_have_become(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    expected = classifier.predict_proba(X)
+    classifier.set_params(learning_rate_init=-1, batch_size="a", verbose="b", activation="c", image_shape=7)
+    for copied in (pickle.loads(pickle.dumps(classifier)), copy.copy(classifier)):
+        np.testing.assert_array_equal(copied.predict_proba(X), expected)
+    copied.net_.module_.head.bias.data += 1
+    np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+
+
 def test_stands_behind_a_vae(classifier_class, labelled):
     X, y = labelled
     vae = NormalVAETransformer(20, max_iter=10, random_state=0)
@@ -300,9 +321,13 @@ def test_errors_say_what_is_wrong(classifier_class, labelled):
     classifier = classifier_class(max_iter=1)
     with pytest.raises(ValueError, match="X_val and y_val belong together"):
         classifier.fit(X, y, X_val=X)
-    with pytest.raises(ValueError, match=r"y_val contains labels that y does not: \[11\]"):
+    with pytest.raises(ValueError, match="y_val contains labels that y does not, such as 11"):
         classifier.fit(X, y, X_val=X, y_val=np.where(y == 3, 11, y))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="y_val contains labels that y does not, such as None"):
+        classifier.fit(X, y, X_val=X[:2], y_val=np.array([None, "a"], dtype=object))
+    with pytest.raises(ValueError, match="X_val: Found array with 0 sample"):
+        classifier.fit(X, y, X_val=X[:0], y_val=y[:0])
+    with pytest.raises(ValueError, match="X_val has 400 rows and y_val 399 labels"):
         classifier.fit(X, y, X_val=X, y_val=y[1:])
     with pytest.raises(ValueError, match="X_val: X has 63 features"):
         classifier.fit(X, y, X_val=X[:, 1:], y_val=y)

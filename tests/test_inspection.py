@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from joblib import Memory
+from matplotlib.colors import Normalize
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -58,19 +59,15 @@ def test_samples_are_those_of_the_model(fitted):
     assert display.figure_ is display.ax_.figure
 
 
-def test_samples_of_a_model_that_returns_labels_too(digits):
-    class Mixture:
-        def sample(self, n_samples, random_state):
-            return digits[:n_samples], np.zeros(n_samples)
-
-    assert SamplesDisplay.from_estimator(Mixture(), n_samples=4).samples.shape == (4, 64)
-
-
 def test_colours_and_shapes(digits):
     images = np.random.RandomState(0).uniform(0, 255, (5, 24))
     display = SamplesDisplay(images, 5, image_shape=(2, 4, 3)).plot()
     first = tile(display, 0, 0, 2, 4)
     np.testing.assert_allclose(first, (images[0].reshape(2, 4, 3) - images.min()) / np.ptp(images), atol=1e-6)
+    # Limits and norms are those that are asked for.
+    first = tile(SamplesDisplay(images, 5, image_shape=(2, 4, 3)).plot(vmin=0, vmax=510), 0, 0, 2, 4)
+    np.testing.assert_allclose(first, images[0].reshape(2, 4, 3) / 510, atol=1e-6)
+    assert SamplesDisplay(digits[:4], 2).plot(norm=Normalize(0, 99)).im_.norm.vmax == 99
     vae = make(NormalVAETransformer, image_shape=(4, 16)).fit(digits)
     assert SamplesDisplay.from_estimator(vae, n_samples=1).im_.get_array().shape == (6, 18)
 
@@ -133,6 +130,16 @@ def test_plane_with_data_spans_its_latents(digits):
     np.testing.assert_allclose(display.points, [[low[0], high[1]], high, low, [high[0], low[1]]])
 
 
+def test_plane_of_a_component_that_is_mostly_constant(digits):
+    class Constant(PCA):
+        def transform(self, X):
+            return super().transform(X) * [0, 1]
+
+    display = LatentDisplay.from_estimator(Constant(2).fit(digits), digits, n_points=4)
+    assert display.im_.get_array().shape == (40, 40)
+    np.testing.assert_allclose(tile(display, 3, 1), display.images[13].reshape(8, 8))
+
+
 def test_scatter_by_label(fitted, digits):
     display = LatentDisplay.from_estimator(fitted, digits, Y, kind="scatter", components=(1, 2))
     latents = fitted.transform(digits)[:, [1, 2]]
@@ -140,6 +147,8 @@ def test_scatter_by_label(fitted, digits):
         np.testing.assert_allclose(points.get_offsets(), latents[label == Y])
     assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == [str(i) for i in range(10)]
     assert len(LatentDisplay.from_estimator(fitted, digits, kind="scatter").scatter_) == 1
+    missing = LatentDisplay.from_estimator(fitted, digits, np.where(Y == 3, np.nan, Y), kind="scatter")
+    assert sum(len(points.get_offsets()) for points in missing.scatter_) == len(digits)
 
 
 def test_errors(fitted, digits):
@@ -147,17 +156,36 @@ def test_errors(fitted, digits):
         LatentDisplay.from_estimator(fitted, kind="cube")
     with pytest.raises(ValueError, match="kind='scatter' needs X"):
         LatentDisplay.from_estimator(fitted, kind="scatter")
-    for components in [(0, 3), (0, 0), (0,), (-1, 0)]:
-        with pytest.raises(ValueError, match="components must be two different integers from 0 to 2"):
+    for components in [(0, 3), (0, 0), (0,), (-1, 0), 0, (0.0, 1.0), (True, False)]:
+        with pytest.raises(ValueError, match="components must be two different ones of the model's 3, counted from 0"):
             LatentDisplay.from_estimator(fitted, components=components)
     with pytest.raises(ValueError, match="n_samples must be a positive integer; got 0"):
         SamplesDisplay.from_estimator(fitted, n_samples=0)
     with pytest.raises(ValueError, match=r"Rows of 7 features cannot be shown as images with image_shape=None. Give"):
         SamplesDisplay(digits[:2, :7], 2).plot()
+    with pytest.raises(ValueError, match=r"image_shape must be \(height, width\) .* got 8"):
+        SamplesDisplay(digits[:2], 2, image_shape=8).plot()
+    with pytest.raises(ValueError, match=r"originals have the shape \(5, 64\) and reconstructions \(3, 64\)"):
+        ReconstructionDisplay(digits[:5], digits[:3]).plot()
     with pytest.raises(NotFittedError):
         TrainingCurveDisplay.from_estimator(NormalVAETransformer())
-    with pytest.raises(ValueError, match="No logs"):
-        SampleMonitor().get_samples()
+    with pytest.raises(ValueError, match="PCA has no history_"):
+        TrainingCurveDisplay.from_estimator(PCA().fit(digits))
+    with pytest.raises(ValueError, match="history must hold some of elbo"):
+        TrainingCurveDisplay({}).plot()
+
+
+def test_errors_of_the_monitor(digits):
+    for epochs in (0, "abc", [1.5], [0, 1], [True]):
+        with pytest.raises(ValueError, match="each of epochs must be a positive integer"):
+            SampleMonitor(epochs=epochs)
+    for random_state in (-1, 2**40, "a"):
+        with pytest.raises(ValueError, match=r"[Ss]eed"):
+            SampleMonitor(random_state=random_state)
+    monitor = SampleMonitor(epochs=9)
+    make(NormalVAETransformer).set_callbacks(monitor).fit(digits)
+    with pytest.raises(ValueError, match=r"There are no samples yet: .* epochs=\(9,\) under this monitor"):
+        monitor.get_samples()
 
 
 def test_monitor_draws_the_samples_of_each_epoch(estimator_class, digits):

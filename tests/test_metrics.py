@@ -1,6 +1,7 @@
 """The measures against closed forms and against other implementations."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
@@ -10,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mean_squared_error
 
+from skvae import NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier
 from skvae.metrics import (
     classification_accuracy_score,
@@ -19,6 +21,8 @@ from skvae.metrics import (
     reconstruction_ssim,
     sharpness,
 )
+
+from conftest import make
 
 X, y = load_digits(return_X_y=True)
 
@@ -70,6 +74,33 @@ def test_ssim_orders_models():
     assert reconstruction_ssim(Perfect(), X[:50]) == pytest.approx(1)
     coarse, fine = (reconstruction_ssim(PCA(n).fit(X), X[:50]) for n in (5, 30))
     assert coarse < fine < 1
+
+
+def test_ssim_of_what_is_hard_to_compare(digits):
+    constant = np.ones((3, 64))
+    assert reconstruction_ssim(Perfect(), constant) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least 7 x 7 pixels; got 4 x 16"):
+        reconstruction_ssim(make(NormalVAETransformer, image_shape=(4, 16)).fit(digits), digits[:5])
+    for data_range in (1, (1, 0), (0, 0)):
+        with pytest.raises(ValueError, match="data_range must be"):
+            reconstruction_ssim(Perfect(), digits[:5], data_range=data_range)
+
+
+def test_frames_with_names(digits):
+    frame = pd.DataFrame(digits).add_prefix("pixel")
+    pca = PCA(5).set_output(transform="pandas").fit(frame)
+    assert reconstruction_mse(pca, frame) == pytest.approx(reconstruction_mse(PCA(5).fit(digits), digits))
+    assert 0 < reconstruction_ssim(pca, frame[:10]) < 1
+    assert sharpness(frame) == sharpness(digits)
+
+
+def test_reconstructions_of_another_shape(digits):
+    class Mean(Perfect):
+        def inverse_transform(self, Z):
+            return Z.mean(axis=1, keepdims=True)
+
+    with pytest.raises(ValueError, match=r"must have the shape of X, \(300, 64\); got \(300, 1\)"):
+        reconstruction_mse(Mean(), digits)
 
 
 def test_sharpness_of_waves():

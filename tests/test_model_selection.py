@@ -1,7 +1,8 @@
 """The regimes: splitter, search and table."""
 
-import gc
 import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -9,15 +10,14 @@ import pandas as pd
 import pytest
 import scipy.sparse
 from joblib import Memory
-from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from skvae import NormalVAETransformer
 from skvae.classifiers import SimpleCNNClassifier
@@ -72,8 +72,11 @@ def test_errors_of_the_split():
         list(RegimeSplit(10, stratify=True).split(X, y))
     with pytest.raises(ValueError, match="stratify=True needs y"):
         list(RegimeSplit(10, shuffle=True, stratify=True).split(X))
-    with pytest.raises(ValueError, match="test_size=500 should be"):
-        list(RegimeSplit(500).split(X))
+    for size in (0, 1.0, -1, True, "half", None):
+        with pytest.raises(
+            ValueError, match=f"small_size must be a number of rows, or a share in .0, 1.; got {size!r}"
+        ):
+            list(RegimeSplit(size).split(X))
 
 
 def test_split_is_a_cross_validator_like_any_other():
@@ -180,21 +183,56 @@ def test_default_regimes_are_six_to_one():
     assert [len(test) for _, test in search.cv.split(X, y)] == [58, 342]
 
 
-def test_the_temporary_cache_goes_with_the_search():
-    search = regime_search({"pca": PCA(3)}, {"neighbors": KNeighborsClassifier()}).fit(X, y)
-    folder = search.estimator.memory.location
-    assert os.path.isdir(folder)
-    copied = clone(search)
-    del search
-    gc.collect()
-    assert not os.path.exists(folder)
-    regime_table(copied.fit(X, y))
+def test_the_temporary_cache_goes_with_the_process():
+    code = """
+import numpy as np
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from skvae.model_selection import regime_search
+
+search = clone(regime_search({"pca": PCA(2)}, {"neighbors": KNeighborsClassifier(1)}))
+X, y = np.random.RandomState(0).normal(size=(70, 3)), np.arange(70) % 2
+search.fit(X, y)
+print(search.estimator.memory.location)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "regime_search_" in run.stdout
+    assert not os.path.exists(run.stdout.strip())
 
 
-def test_errors_of_search_and_table():
-    with pytest.raises(ValueError, match="transformers must be a dict with at least one entry; got {}"):
-        regime_search({}, CLASSIFIERS)
-    with pytest.raises(ValueError, match="classifiers must be a dict"):
-        regime_search({"pca": PCA()}, {})
+@pytest.mark.parametrize(
+    ("transformers", "classifiers", "error", "message"),
+    [
+        ({}, CLASSIFIERS, ValueError, "transformers must hold at least one of them"),
+        ({"pca": PCA()}, {}, ValueError, "classifiers must hold at least one"),
+        ([PCA()], CLASSIFIERS, TypeError, r"transformers must be a dict of names to transformers; got \[PCA"),
+        ({"my__pca": PCA()}, CLASSIFIERS, ValueError, "transformers has the name 'my__pca'"),
+        ({1: PCA()}, CLASSIFIERS, ValueError, "transformers has the name 1"),
+        ({"pca": PCA()}, {"steps": CLASSIFIERS["logistic"]}, ValueError, "classifiers has the name 'steps'"),
+        ({"pca": PCA}, CLASSIFIERS, TypeError, r"transformers\['pca'\] must be an instance"),
+        ({"pca": "drop"}, CLASSIFIERS, TypeError, r"transformers\['pca'\] must be an instance"),
+        ({"pca": LogisticRegression()}, CLASSIFIERS, TypeError, r"transformers\['pca'\] must be an instance"),
+        ({"pca": PCA()}, {"linear": LinearRegression()}, TypeError, r"classifiers\['linear'\] must be an instance"),
+        (
+            {"unit": FunctionTransformer(lambda X: X / 16)},
+            CLASSIFIERS,
+            ValueError,
+            r"transformers\['unit'\] cannot be cached, because it cannot be pickled",
+        ),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_fitted(transformers, classifiers, error, message):
+    with pytest.raises(error, match=message):
+        regime_search(transformers, classifiers)
+
+
+def test_other_errors_of_search_and_table():
+    with pytest.raises(TypeError, match="memory must be a folder, a joblib.Memory or None; got 5"):
+        regime_search({"pca": PCA()}, CLASSIFIERS, memory=5)
     with pytest.raises(ValueError, match="search must be one that regime_search made"):
         regime_table(GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 2]}).fit(X, y))
+    search = regime_search({"pca": PCA(3, random_state=0)}, {"neighbors": KNeighborsClassifier()}, cv=RegimeSplit(50))
+    search.param_grid["classifier__neighbors__n_neighbors"] = [1, 2]
+    with pytest.raises(ValueError, match="nothing added to its grid"):
+        regime_table(search.fit(X, y))
