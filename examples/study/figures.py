@@ -70,7 +70,7 @@ def elbo(path, histories):
     for (name, regime), history in histories.items():
         ax = axes[names.index(name), regimes.index(regime)]
         display = TrainingCurveDisplay(history).plot(ax=ax)
-        values = np.concatenate([history[key][1:] for key in ("elbo", "log_likelihood")])
+        values = np.concatenate([history[key][1:] or history[key] for key in ("elbo", "log_likelihood")])
         margin = 0.05 * np.ptp(values)
         ax.set_ylim(values.min() - margin, values.max() + margin)
         display.ax_.set_title(f"{title(name)}, {regime} regime")

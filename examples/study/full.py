@@ -1,13 +1,14 @@
 """The full run on Fashion-MNIST, in pieces that are kept as soon as they are done.
 
-A piece is one representation in one regime with one seed, under all classifiers. Fitted representations are cached, so
-that an interrupted run goes on where it stopped, and several runs on one folder share what each has finished.
+A piece is one representation in one regime with one seed, under all classifiers. Fitted representations are kept too,
+so that an interrupted run goes on where it stopped, and several runs on one folder share what each has finished.
 """
 
 import json
 import time
 from dataclasses import asdict, dataclass
 
+import joblib
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
@@ -89,79 +90,80 @@ def split(cv, X, y, regime):
     return list(cv.split(X, y))[models.REGIMES.index(regime)]
 
 
-def make_search(piece, options, transformer, train, test):
-    """Return the search of a piece, and its classifiers."""
-    classifiers = models.classifiers(options.classifier_epochs, piece.seed, piece.activation)
-    if piece.activation != "relu":
-        del classifiers["logistic"]  # it has no activation
-    search = regime_search(
-        {piece.representation: transformer}, classifiers, cv=[(train, test)], memory=str(options.output / "cache")
-    )
-    return search, classifiers
+def keep(path, write):
+    """Let `write` write a file, and put it in its place when it is whole."""
+    part = path.with_suffix(".part")
+    write(part)
+    part.replace(path)
 
 
 def fit_representation(piece, options):
-    """Return the fitted representation of a piece, out of the cache if it is there; keep samples by epoch of a VAE."""
-    X, y, cv = models.load("fashion-mnist")
-    train, test = split(cv, X, y, piece.regime)
-    transformer = models.representation(piece.representation, "fashion-mnist", options.epochs, piece.seed)
-    search, _ = make_search(piece, options, transformer, train, test)
-    monitor = SampleMonitor(epochs=(1, 5, 20, 50, 100, 200), random_state=0)
-    start = time.perf_counter()
-    fitted = models.fitted(search, piece.representation, X[train], y[train], monitor)
-    path = samples_path(piece, options)
-    if hasattr(fitted, "sample") and not path.exists():
-        by_epoch = {str(epoch): drawn for epoch, drawn in monitor.get_samples()[0].items()}
-        np.savez_compressed(path, **by_epoch, seconds=time.perf_counter() - start)
-    return fitted
+    """Return the fitted representation of a piece, the seconds it took and the samples by epoch of a VAE.
 
-
-def piece_path(piece, options):
-    """Return where the measurements of a piece are kept."""
-    return options.output / "pieces" / f"{piece.slug}.json"
-
-
-def samples_path(piece, options):
-    """Return where the samples by epoch of a piece's representation are kept, and the duration of its fit."""
-    return options.output / f"samples_{piece.slug}.npz"
+    What has been fitted is not fitted again.
+    """
+    path = options.output / f"{Piece(piece.representation, piece.regime, piece.seed).slug}.joblib"
+    if not path.exists():
+        X, y, cv = models.load("fashion-mnist")
+        train, _ = split(cv, X, y, piece.regime)
+        transformer = models.representation(piece.representation, "fashion-mnist", options.epochs, piece.seed)
+        monitor = SampleMonitor(epochs=(1, 5, 20, 50, 100, 200), random_state=0)
+        is_vae = piece.representation in models.VAES
+        if is_vae:
+            transformer.set_callbacks(monitor)
+        start = time.perf_counter()
+        transformer.fit(X[train])
+        kept = {"seconds": time.perf_counter() - start}
+        if is_vae:
+            transformer.set_callbacks()
+            kept["samples"] = monitor.get_samples()[0]
+        keep(path, lambda part: joblib.dump({"fitted": transformer, **kept}, part))
+    return joblib.load(path)
 
 
 def measure(piece, options):
     """Return what a piece gives: accuracies, training curves and, of a VAE, its history and test ELBO."""
     X, y, cv = models.load("fashion-mnist")
     train, test = split(cv, X, y, piece.regime)
-    source = Piece(piece.representation, "large" if piece.protocol == "unlabelled-60000" else piece.regime, piece.seed)
-    fitted = fit_representation(source, options)
-    transformer = models.representation(piece.representation, "fashion-mnist", options.epochs, piece.seed)
-    if piece.protocol == "unlabelled-60000":
-        transformer = FrozenEstimator(fitted)
-    search, classifiers = make_search(piece, options, transformer, train, test)
-    search.fit(X, y)
-    results = search.cv_results_
+    unlabelled = piece.protocol == "unlabelled-60000"
+    source = Piece(piece.representation, "large" if unlabelled else piece.regime, piece.seed)
+    kept = fit_representation(source, options)
+    fitted = kept["fitted"]
+    classifiers = models.classifiers(options.classifier_epochs, piece.seed, piece.activation)
+    if piece.activation != "relu":
+        del classifiers["logistic"]  # it has no activation
+    search = regime_search({piece.representation: FrozenEstimator(fitted)}, classifiers, cv=[(train, test)])
+    results = search.fit(X, y).cv_results_
     names = [params["classifier"].steps[0][0] for params in results["params"]]
     measured = {
         **asdict(piece),
         "accuracy": dict(zip(names, results["split0_test_score"].tolist(), strict=True)),
-        "seconds": dict(zip(names, results["mean_fit_time"].tolist(), strict=True)),
+        "seconds": {
+            "representation": kept["seconds"],
+            **dict(zip(names, results["mean_fit_time"].tolist(), strict=True)),
+        },
         "curves": {name: next(iter(models.curves(classifier).values())) for name, classifier in classifiers.items()},
     }
-    if hasattr(fitted, "history_") and piece.protocol == "refit":
+    if hasattr(fitted, "history_") and not unlabelled:
         measured["history"] = fitted.history_
         measured["test_elbo"] = fitted.score(X[test[:N_SCORED]])
         measured["active"] = int((fitted.transform(X[test]).var(axis=0) > 0.05).sum())
-        measured["seconds"]["representation"] = float(np.load(samples_path(source, options))["seconds"])
     return measured
+
+
+def piece_path(piece, options):
+    """Return where the measurements of a piece are kept."""
+    return options.output / f"{piece.slug}.json"
 
 
 def run(options):
     """Measure what is missing of the plan."""
-    (options.output / "pieces").mkdir(exist_ok=True)
     for piece in plan(options.representations):
         path = piece_path(piece, options)
         if path.exists():
             continue
         measured = measure(piece, options)
-        path.write_text(json.dumps(measured))
+        keep(path, lambda part, measured=measured: part.write_text(json.dumps(measured)))
         print(piece, {name: round(value, 4) for name, value in measured["accuracy"].items()}, flush=True)
 
 

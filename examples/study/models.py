@@ -107,8 +107,8 @@ def curves(classifier):
     return fits
 
 
-def fitted(search, name, X, y, *callbacks):
-    """Return the representation of this name as the search fits it to `X` and `y`, with the search's cache."""
+def fitted(search, name, X, y):
+    """Return the representation of this name as the search has fitted it to `X` and `y`, out of the search's cache."""
     (step,) = (step for step in search.param_grid["representation"] if step.steps[0][0] == name)
     pipeline = Pipeline([("representation", step), ("classifier", "passthrough")], memory=search.estimator.memory)
-    return pipeline.set_callbacks(*callbacks).fit(X, y)["representation"][name]
+    return pipeline.fit(X, y)["representation"][name]

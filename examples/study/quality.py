@@ -107,7 +107,7 @@ def measure(options):
         for piece in full.plan(full.SEEDS):
             wanted = (piece.regime, piece.seed, piece.protocol, piece.activation) == (regime, 0, "refit", "relu")
             if wanted and piece.representation != "pixels" and full.piece_path(piece, options).exists():
-                model = full.fit_representation(piece, options)
+                model = full.fit_representation(piece, options)["fitted"]
                 start = time.perf_counter()
                 figures = memory.cache(judge)(model, judging, train, test)
                 measured.append({"model": piece.representation, "regime": regime, **figures})

@@ -131,13 +131,11 @@ def draw_figures(options, pieces, folder):
     vaes = [name for name in models.REPRESENTATIONS if name in models.VAES]
     _, test = full.split(cv, X, y, "large")
     large = {name: full.Piece(name, "large", 0) for name in ("pca", *vaes)}
-    fitted = {name: full.fit_representation(piece, options) for name, piece in large.items()}
+    kept = {name: full.fit_representation(piece, options) for name, piece in large.items()}
+    fitted = {name: content["fitted"] for name, content in kept.items()}
     highest = models.HIGHEST["fashion-mnist"]
-    samples = {}
-    for name in vaes:
-        kept = np.load(full.samples_path(large[name], options))
-        samples[name] = {epoch: kept[epoch] for epoch in kept.files if epoch != "seconds"}
     folder.mkdir(parents=True, exist_ok=True)
+    samples = {name: kept[name]["samples"] for name in vaes}
     figures.samples_by_epoch(folder / "samples_by_epoch.png", samples, highest)
     figures.samples(folder / "samples.png", X[test], {name: fitted[name] for name in vaes}, highest, 0)
     figures.reconstructions(folder / "reconstructions.png", X[test], fitted, highest)
