@@ -146,6 +146,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def _make_vae(self, n_features, generator):
         """Return an untrained VAE on the CPU, its weights drawn from `generator`, or for None not set at all."""
 
+    def __setstate__(self, state):
+        super().__setstate__(validation.with_defaults(self, state))
+
     # Fitting
 
     @validation.all_or_nothing

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvae._version import __version__
+
 __all__ = [
     "Conv2d",
     "ConvEncoder",
@@ -59,11 +61,17 @@ class Network(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         weights = {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
-        return {"config": self.config, "weights": weights}
+        return {"config": self.config, "weights": weights, "version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        type(self).__init__(self, **state["config"])
-        self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state["weights"].items()})
+        try:
+            type(self).__init__(self, **state["config"])
+            self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state["weights"].items()})
+        except Exception as error:  # whatever another version, or damage, has made of it
+            raise ValueError(
+                f"A {type(self).__name__} that skvae {state.get('version', 'before 0.1.0')} has saved cannot be loaded "
+                f"by skvae {__version__}: {error}"
+            ) from error
         self.eval()
 
     def initialize(self, generator: torch.Generator) -> None:

@@ -5,6 +5,7 @@ The only module that imports scikit-learn's private API.
 
 import functools
 import hashlib
+import inspect
 import math
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
@@ -39,6 +40,7 @@ __all__ = [
     "mean_and_std",
     "resolve_device",
     "spawn_seeds",
+    "with_defaults",
 ]
 
 _CHUNK_ENTRIES = 1 << 16
@@ -60,6 +62,12 @@ def all_or_nothing(method):
             raise
 
     return guarded
+
+
+def with_defaults(estimator, state: dict) -> dict:
+    """Return the state with defaults for parameters that were not there when an earlier version saved it."""
+    parameters = inspect.signature(type(estimator)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters} | state
 
 
 def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:

@@ -279,7 +279,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             net = self._make_net(network.config, train_split=None, verbose=0, **parameters)
             net.module_.load_state_dict(network.state_dict())
             state = state | {"net_": net}
-        super().__setstate__(state)
+        super().__setstate__(validation.with_defaults(self, state))
 
     @staticmethod
     def _check_finite(net, record):

@@ -15,7 +15,8 @@ PACKAGE = Path(skvae.__file__).parent
 ROOMS = {
     "_validation": (set(), {"numpy", "sklearn", "torch"}),
     "distributions": (set(), {"torch"}),
-    "_networks": (set(), {"torch", "numpy"}),
+    "_version": (set(), set()),
+    "_networks": ({"_version"}, {"torch", "numpy"}),
     "_vae": ({"distributions"}, {"torch"}),
     "_training": (set(), {"torch", "numpy"}),
     "_checkpoint": (set(), {"numpy"}),
@@ -29,7 +30,7 @@ ROOMS = {
     "model_selection": ({"_validation"}, {"joblib", "numpy", "pandas", "sklearn"}),
     "inspection": ({"_validation"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "metrics": ({"_validation"}, {"numpy", "scipy", "skimage", "sklearn"}),
-    "__init__": ({"_transformers", "distributions", "datasets"}, set()),
+    "__init__": ({"_transformers", "_version"}, set()),
 }
 
 
