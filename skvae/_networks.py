@@ -366,11 +366,13 @@ def _route(gradient: Tensor, difference: Tensor, first: Tensor, second: Tensor) 
 _global_generator = threading.RLock()
 if hasattr(os, "register_at_fork"):
 
-    def _renew_lock() -> None:
+    def _after_fork() -> None:
+        """Make a new lock, and leave it at one thread: OpenMP's others are gone, and would be waited for forever."""
         global _global_generator
         _global_generator = threading.RLock()
+        torch.set_num_threads(1)
 
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Template(nn.Module):

@@ -301,12 +301,15 @@ def bounds(pair, name: str) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        Unless it is two finite numbers, the first smaller than the second.
+        Unless it is two numbers within float32, the first smaller than the second.
     """
     numbers = tuple(pair) if isinstance(pair, Iterable) else ()
-    valid = len(numbers) == 2 and all(isinstance(n, Real) and math.isfinite(n) for n in numbers)
+    largest = float(np.finfo(np.float32).max)
+    valid = len(numbers) == 2 and all(isinstance(n, Real) and abs(n) <= largest for n in numbers)
     if not valid or not numbers[0] < numbers[1]:
-        raise ValueError(f"{name} must be (low, high), two finite numbers with low < high; got {pair!r}.")
+        raise ValueError(
+            f"{name} must be (low, high), two finite numbers that float32 can hold, with low < high; got {pair!r}."
+        )
     return float(numbers[0]), float(numbers[1])
 
 
