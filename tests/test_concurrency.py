@@ -1,0 +1,111 @@
+"""Fitted models are shared by threads, and fits run beside each other, to the same bits as alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from skvae.classifiers import SimpleCNNClassifier
+
+from conftest import bits, make
+
+
+def test_sixteen_threads_share_a_model(fitted, digits):
+    alone = bits(fitted, digits)
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(lambda _: bits(fitted, digits), range(48))) == {alone}
+
+
+def test_sixteen_threads_share_a_classifier(digits):
+    classifier = SimpleCNNClassifier(max_iter=2, random_state=0).fit(digits / 16, np.arange(len(digits)) % 3)
+    alone = classifier.predict_proba(digits / 16).tobytes()
+    with ThreadPoolExecutor(16) as pool:
+        assert {array.tobytes() for array in pool.map(classifier.predict_proba, [digits / 16] * 48)} == {alone}
+
+
+FITS = """
+import json, os, sys
+import numpy as np
+import torch
+from joblib import Parallel, delayed, parallel_config
+from sklearn.datasets import load_digits
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+X = np.tile(load_digits().data[:600], (1, 4))
+MODELS = (NormalVAETransformer, ContinuousBernoulliVAETransformer)
+
+def fit(estimator_class, seed):
+    before = torch.get_num_threads()
+    vae = estimator_class(5, hidden_layer_sizes=256, batch_size=256, max_iter=2, random_state=seed).fit(X)
+    return vae.transform(X[:50]).sum().item(), before, os.getpid()
+
+if __name__ == "__main__":
+    tasks = [(model, seed) for model in MODELS for seed in range(2)]
+    n_cores = os.cpu_count()
+    torch.set_num_threads(2)
+    fit(*tasks[0])  # OpenMP has threads now, which a fork does not take along
+    results = {}
+    for backend in ("loky", "multiprocessing", "threading"):
+        torch.set_num_threads(2 if backend != "threading" else 1)
+        with parallel_config(backend, n_jobs=2):
+            together = Parallel()(delayed(fit)(*task) for task in tasks)
+        # Alone, with as many threads as they had together.
+        torch.set_num_threads(together[0][1])
+        alone = [fit(*task) for task in tasks]
+        results[backend] = {
+            "same": [one[0] == other[0] for one, other in zip(together, alone)],
+            "threads": 2 * max(n_threads for _, n_threads, _ in together),
+            "processes": len({process for *_, process in together} | {os.getpid()}),
+        }
+    print(json.dumps(results | {"cores": n_cores}))
+"""
+
+
+@pytest.mark.slow
+def test_fits_under_the_backends_of_joblib(tmp_path):
+    script = tmp_path / "fits.py"  # loky and multiprocessing import it
+    script.write_text(FITS)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", script], capture_output=True, text=True, timeout=200, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    results = json.loads(run.stdout)
+    cores = results.pop("cores")
+    assert set(results) == {"loky", "multiprocessing", "threading"}
+    for backend, result in results.items():
+        assert all(result["same"]), backend
+        assert result["threads"] <= max(cores, 2), backend
+        assert (result["processes"] == 1) == (backend == "threading")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_ctrl_c_within_a_minibatch(estimator_class, digits):
+    """One epoch of many minibatches; the interruption comes in its middle and is obeyed at once."""
+    estimator = make(estimator_class).fit(digits)
+    before = bits(estimator, digits)
+    rows = np.tile(digits, (100, 1))
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sent = []
+
+    def interrupt():
+        sent.append(time.monotonic())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    timer = threading.Timer(0.5, interrupt)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            estimator.set_params(batch_size=4, max_iter=1000).fit(rows)
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, old)
+    assert time.monotonic() - sent[0] < 1
+    assert bits(estimator, digits) == before
