@@ -127,7 +127,8 @@ class NormalVAETransformer(BaseVAETransformer):
     checkpoint : str or path-like, default=None
         A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
         it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
-        kind of device it is an error. `partial_fit` takes no notice of it.
+        kind of device it is an error. A file is for one fit, and not for those of a search. `partial_fit` takes no
+        notice of it.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
         global generators of NumPy and torch are neither read nor changed.
@@ -313,7 +314,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     checkpoint : str or path-like, default=None
         A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
         it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
-        kind of device it is an error. `partial_fit` takes no notice of it.
+        kind of device it is an error. A file is for one fit, and not for those of a search. `partial_fit` takes no
+        notice of it.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the split, the shuffling, the noise and dropout. None takes fresh entropy: the
         global generators of NumPy and torch are neither read nor changed.
