@@ -56,7 +56,7 @@ def accuracies(rows, *, suffix="", study=False):
 
 
 def training(pieces):
-    """Return the table of what training gave: ELBO, KL, active components and duration, means over the seeds."""
+    """Return the table of what training gave: ELBO, KL and active components, means over the seeds."""
     groups = {}
     for piece in pieces:
         if "test_elbo" in piece and piece["activation"] == "relu":
@@ -68,12 +68,11 @@ def training(pieces):
             "test": [piece["test_elbo"] for piece in group],
             "kl": [piece["last_epoch"]["kl"] for piece in group],
             "active": [piece["active"] for piece in group],
-            "minutes": [piece["seconds"]["representation"] / 60 for piece in group],
         }
         means = {key: np.mean(numbers) for key, numbers in values.items()}
         cells = [f"{means['train']:.1f}", f"{means['test']:.1f}", f"{means['kl']:.1f}", f"{means['active']:.3g}"]
-        lines.append([f"`{name}`", regime, *cells, f"{means['minutes']:.0f}"])
-    header = ["model", "regime", "training ELBO", "test ELBO", "KL", "active components", "minutes"]
+        lines.append([f"`{name}`", regime, *cells])
+    header = ["model", "regime", "training ELBO", "test ELBO", "KL", "active components"]
     return markdown(header, lines)
 
 
