@@ -65,7 +65,7 @@ def _draw_montage(display, rows, n_columns, ax, imshow_kwargs):
     tiles = tiles.reshape(n_rows, n_columns, *tiles.shape[1:]).swapaxes(1, 2)
     montage = tiles.reshape(n_rows * (height + 2), n_columns * (width + 2), n_channels)
     if n_channels == 3:
-        low, high = settings.pop("vmin"), settings.pop("vmax")
+        low, high = settings.pop("vmin", rows.min()), settings.pop("vmax", rows.max())
         montage = np.nan_to_num((montage - low) / ((high - low) or 1), nan=1).clip(0, 1)
     ax = _set_axes(display, ax)
     display.im_ = ax.imshow(montage[:, :, 0] if n_channels == 1 else montage, **settings)
