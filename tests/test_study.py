@@ -133,14 +133,17 @@ def test_images_drawn_by_class_have_the_moments_of_their_class():
 
 
 def test_the_page_has_the_tables_of_its_results():
-    results = json.loads((ROOT / "docs" / "results" / "fashion_mnist.json").read_text())
-    page = (ROOT / "docs" / "results" / "fashion_mnist.md").read_text()
-    assert report.fill(page, report.tables(results)) == page
+    folder = ROOT / "docs" / "results"
+    results, choices = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("fashion_mnist", "regime_choices")
+    )
+    page = (folder / "fashion_mnist.md").read_text()
+    assert report.fill(page, report.tables(results, choices)) == page
     base = results["table"][:24]
     assert {row["protocol"] for row in base} == {"refit"}
     cells = [(row["representation"], row["classifier"], row["regime"]) for row in base]
     assert set(cells) == {(r, c, g) for r in models.REPRESENTATIONS for c in CLASSIFIERS for g in models.REGIMES}
-    for block in report.tables(results):
+    for block in report.tables(results, choices):
         assert f"<!-- begin {block} -->\n\n| " in page
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import regime_choices
 import torch
 
 from study import figures, full, models, quality
@@ -101,7 +102,7 @@ def judged(measured):
     return markdown(["model", "regime", *(label for label, _ in columns.values())], lines)
 
 
-def tables(results):
+def tables(results, choices):
     """Return the tables by name."""
     table, pieces = results["table"], results["pieces"]
     refit = [row for row in table if row["protocol"] == "refit" and "," not in row["classifier"]]
@@ -113,6 +114,7 @@ def tables(results):
         "identity": accuracies([row for row in table if row["classifier"].endswith(suffix)], suffix=suffix),
         "training": training(pieces),
         "quality": judged(results["quality"]),
+        **{f"choices of {kind}": block for kind, block in regime_choices.tables(choices).items()},
     }
 
 
@@ -180,5 +182,6 @@ def write(options):
         "quality": quality.measure(options),
     }
     (DOCS / "results" / "fashion_mnist.json").write_text(json.dumps(results, indent=1) + "\n")
+    choices = json.loads((DOCS / "results" / "regime_choices.json").read_text())
     page = DOCS / "results" / "fashion_mnist.md"
-    page.write_text(fill(page.read_text(), tables(results)))
+    page.write_text(fill(page.read_text(), tables(results, choices)))
