@@ -3,8 +3,8 @@
 Anomaly detection
 =================
 
-The ELBO of a row is a bound on its log density, and so a score of how usual it is. A model of one digit finds the others;
-and a warning of what such scores do not see.
+The ELBO of a row is a bound on its log density, and so a score of how usual it is. A model of one digit finds the
+others; and a warning of what such scores do not see.
 """
 
 # %%
@@ -48,8 +48,8 @@ SamplesDisplay(rows[usual], 5).plot(ax=axes[2]).ax_.set_title("other digits with
 # %%
 # What it does not see
 # --------------------
-# A density is not a judgement. An image without any ink is in the middle of what is smooth and easy to explain: models of
-# images often give such rows a higher density than the images they were trained on.
+# A density is not a judgement. An image without any ink is in the middle of what is smooth and easy to explain: models
+# of images often give such rows a higher density than the images they were trained on.
 
 blank = np.full((1, 64), zeros.mean())
 print(f"zeros: {vae.score(zeros_test):.1f} nats, a grey square: {vae.score(blank):.1f} nats")
