@@ -121,8 +121,8 @@ def tables(results, choices):
 def fill(text, blocks):
     """Return the page with each block between the marks of its name."""
     for name, block in blocks.items():
-        mark = rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)"
-        text = re.sub(mark, lambda match, block=block: f"{match[1]}\n{block}\n{match[2]}", text, flags=re.S)
+        mark = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        text = re.sub(mark, lambda match, block=block: f"{match[1]}\n{block}\n\n{match[2]}", text, flags=re.S)
     return text
 
 
