@@ -274,16 +274,19 @@ def fork(n_kills):
         traceback.print_exc()
         os._exit(1)
 
+start = time.monotonic()
+estimator.fit(X)
+duration = time.monotonic() - start
 n_kills = 0
 while True:
     child = fork(n_kills)
-    deadline = time.monotonic() + moments.uniform(0, 0.25)
+    deadline = time.monotonic() + moments.uniform(0, duration / 12)
     status = None
     while status is None and time.monotonic() < deadline:
         done, result = os.waitpid(child, os.WNOHANG)
         status = result if done else None
         time.sleep(0.001)
-    if status is None and n_kills < 40:
+    if status is None and n_kills < 50:
         os.kill(child, signal.SIGKILL)
     if status is None:
         _, status = os.waitpid(child, 0)

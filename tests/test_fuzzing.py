@@ -48,7 +48,7 @@ def data(draw):
     values = np.random.RandomState(draw(st.integers(0, 9))).uniform(0, 100, shape)
     poison = draw(st.sampled_from(POISONS))
     kind = np.dtype(dtype).kind
-    if poison is not None and values.size and kind in "fO":
+    if poison is not None and values.size and kind in ("f", "O"):
         values[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = poison
     elif draw(st.booleans()) and values.size:
         values[:, draw(st.integers(0, shape[1] - 1))] = 3  # a constant column
