@@ -80,12 +80,12 @@ class Checkpoint:
         OSError
             When it cannot be written; the file is as it was.
         """
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         content = {"format": _FORMAT, "identity": self.identity, "state": _pack(state, arrays)}
         part = self.path.with_name(self.path.name + ".part")
         try:
             with open(part, "wb") as file:
-                np.savez(file, content=np.array(json.dumps(content)), **arrays)  # type: ignore[arg-type]
+                np.savez(file, content=np.array(json.dumps(content)), **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)
@@ -96,8 +96,8 @@ class Checkpoint:
                 raise
             raise OSError(
                 error.errno,
-                f"The checkpoint {self.path} cannot be written: {error.strerror or error}. What it held before is "
-                f"still there. Make room, or choose another path",
+                f"The checkpoint {self.path} cannot be written: {error.strerror or error}. Whatever it held "
+                f"before is still there. Make room, or choose another path",
             ) from error
 
 

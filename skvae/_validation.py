@@ -181,9 +181,9 @@ class Rows:
 def describe(value) -> str:
     """Return what tells a parameter or data from others: itself if it is short, a digest if it is large."""
     digest = hashlib.sha256()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.ndim == 2:
         text = f"{value.dtype} array of shape {value.shape}"
-        for chunk in _raw_chunks(np.atleast_2d(value), None):
+        for chunk in _raw_chunks(value, None):
             digest.update(_as_tensor(chunk).numpy())
     elif isinstance(value, torch.nn.Module):
         text = type(value).__name__
@@ -192,8 +192,8 @@ def describe(value) -> str:
             digest.update(name.encode() + weight.cpu().numpy().tobytes())
     elif isinstance(value, np.random.RandomState):
         text = "RandomState"
-        digest.update(repr(value.get_state(legacy=False)["state"]["key"].tolist()).encode())
-        digest.update(repr(value.get_state(legacy=False)["state"]["pos"]).encode())
+        _, key, *rest = value.get_state()
+        digest.update(key.tobytes() + repr(rest).encode())
     elif len(text := repr(value)) > 200:
         digest.update(text.encode())
         text = type(value).__name__

@@ -159,8 +159,8 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     >>> regime_table(search.fit(X, y)).shape
     (2, 4)
     """
-    _check_candidates("transformers", transformers, lambda t: t == "passthrough" or hasattr(t, "transform"))
-    _check_candidates("classifiers", classifiers, is_classifier)
+    _check_candidates("transformers", transformers, "a transformer or 'passthrough'", _is_transformer)
+    _check_candidates("classifiers", classifiers, "a classifier", is_classifier)
     for name, transformer in transformers.items():
         try:
             joblib.hash(transformer)
@@ -191,8 +191,12 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     )
 
 
-def _check_candidates(argument, candidates, is_valid):
-    """Raise an error unless `candidates` is a dict of names of steps to what `is_valid` says they are."""
+def _is_transformer(candidate):
+    return hasattr(candidate, "transform") or (isinstance(candidate, str) and candidate == "passthrough")
+
+
+def _check_candidates(argument, candidates, kind, is_valid):
+    """Raise an error unless `candidates` is a dict of names of steps to instances of a kind."""
     if not isinstance(candidates, dict):
         raise TypeError(f"{argument} must be a dict of names to {argument}; got {candidates!r}.")
     if not candidates:
@@ -204,9 +208,7 @@ def _check_candidates(argument, candidates, is_valid):
                 f"{', '.join(_RESERVED)}."
             )
         if isinstance(candidate, type) or not is_valid(candidate):
-            raise TypeError(
-                f"{argument}[{name!r}] must be an instance of one of scikit-learn's kind; got {candidate!r}."
-            )
+            raise TypeError(f"{argument}[{name!r}] must be {kind}, an instance; got {candidate!r}.")
 
 
 def regime_table(search):

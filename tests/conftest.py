@@ -33,6 +33,19 @@ def make(estimator_class, **parameters):
     return estimator_class(**{**QUICK[estimator_class], **parameters})
 
 
+class Callback:
+    """A callback of scikit-learn's protocol that does nothing but what a subclass has at the end of a task."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+
 def bits(estimator, X):
     """Return what a fitted estimator computes, as bytes."""
     outputs = (

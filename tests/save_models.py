@@ -7,10 +7,6 @@ model is what a process with a GPU writes: weights are CPU arrays wherever they 
 `device` and the state of the noise generator, which for CUDA is sixteen bytes.
 """
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
-
 from pathlib import Path
 
 import joblib

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skvae._checkpoint import Checkpoint
 
-from conftest import bits, make
+from conftest import Callback, bits, make
 
 CONFIGURATIONS = {
     "plain": {},
@@ -25,20 +25,11 @@ CONFIGURATIONS = {
 }
 
 
-class InterruptAfter:
+class InterruptAfter(Callback):
     """A callback that interrupts the fit after some epochs."""
 
     def __init__(self, n_epochs):
         self.n_left = n_epochs
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "epoch":
@@ -211,7 +202,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(estimator_class, digits, tmp_pat
 
     monkeypatch.setattr(np, "savez", full)
     before = bits(estimator, digits)
-    with pytest.raises(OSError, match="cannot be written: No space left on device. What it held before is still there"):
+    with pytest.raises(OSError, match="cannot be written: No space left on device. Whatever it held before is"):
         estimator.set_params(checkpoint=path).fit(digits)
     assert bits(estimator, digits) == before
     assert len(Checkpointed(path).history["elbo"]) == 2

@@ -22,6 +22,8 @@ from torch.nn import functional
 from skvae import NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 
+from conftest import Callback
+
 
 @pytest.fixture(params=[SimpleCNNClassifier, MultilayerCNNClassifier])
 def classifier_class(request):
@@ -258,16 +260,7 @@ def test_callbacks_see_every_epoch_and_may_stop(classifier_class, labelled):
     )
 
 
-class StopAtOnce:
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
+class StopAtOnce(Callback):
     def on_fit_task_end(self, estimator, context):
         return True
 
@@ -277,7 +270,7 @@ def test_a_callback_may_stop(classifier_class, labelled):
     assert classifier.n_iter_ == len(classifier.history_["loss"]) == 1
 
 
-class Interrupt(StopAtOnce):
+class Interrupt(Callback):
     def on_fit_task_end(self, estimator, context):
         if context.task_name == "epoch":
             signal.raise_signal(signal.SIGINT)

@@ -230,9 +230,9 @@ def test_a_damaged_skops_file_is_an_error_or_the_right_model(name):
     for _ in range(300):
         try:
             loaded = skops.io.loads(mutate(blob, moments), trusted=trusted)
-            outcome = computed(loaded)
+            found = computed(loaded)
         except Exception:
             n_errors += 1
             continue
-        assert {key: value.tobytes() for key, value in outcome.items()} == expected
+        assert {key: value.tobytes() for key, value in found.items()} == expected
     assert n_errors > 100

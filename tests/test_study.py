@@ -25,7 +25,7 @@ def options(tmp_path, monkeypatch):
     """A full run on the digits, as good as no training, in an empty folder."""
     load, digits = models.load, models.load("digits")
     monkeypatch.setattr(models, "load", lambda dataset: digits if dataset == "fashion-mnist" else load(dataset))
-    return SimpleNamespace(output=tmp_path, epochs=1, classifier_epochs=2, representations=["normal_vae"])
+    return SimpleNamespace(output=tmp_path, epochs=1, classifier_epochs=2)
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def fits(monkeypatch):
 
 def test_the_plan_has_every_cell():
     cells = {(p.representation, p.regime) for p in full.plan() if p.protocol == "refit" and p.activation == "relu"}
-    assert cells == {(name, regime) for name in models.REPRESENTATIONS for regime in models.REGIMES}
-    assert len({piece.slug for piece in full.plan(full.SEEDS)}) == len(full.plan(full.SEEDS))
+    assert cells >= {(name, regime) for name in models.REPRESENTATIONS for regime in models.REGIMES}
+    assert len({piece.slug for piece in full.plan()}) == len(full.plan())
 
 
 def test_a_run_goes_on_where_it_stopped(options, fits, monkeypatch):
     pieces = [full.Piece("normal_vae", regime, 0) for regime in ("large", "small")]
     pieces.append(full.Piece("normal_vae", "small", 0, "unlabelled-60000"))
-    monkeypatch.setattr(full, "plan", lambda names: pieces)
+    monkeypatch.setattr(full, "plan", lambda: pieces)
 
     def fail(*args):
         raise KeyboardInterrupt

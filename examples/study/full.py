@@ -63,12 +63,12 @@ class Piece:
         return "".join(c if c.isalnum() or c == "-" else "_" for c in words)
 
 
-def plan(names=models.REPRESENTATIONS):
-    """Return the pieces of these representations, the most wanted first."""
+def plan():
+    """Return the pieces, the most wanted first."""
     refit = [
         Piece(name, regime, seed)
         for seed in range(3)
-        for name in names
+        for name in SEEDS
         for regime, n_seeds in zip(models.REGIMES, SEEDS[name], strict=True)
         if seed < n_seeds
     ]
@@ -158,7 +158,7 @@ def piece_path(piece, options):
 
 def run(options):
     """Measure what is missing of the plan."""
-    for piece in plan(options.representations):
+    for piece in plan():
         path = piece_path(piece, options)
         if path.exists():
             continue
@@ -169,7 +169,7 @@ def run(options):
 
 def results(options):
     """Return all that has been measured, in the order of the plan."""
-    paths = [piece_path(piece, options) for piece in plan(SEEDS)]
+    paths = [piece_path(piece, options) for piece in plan()]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 

@@ -104,7 +104,7 @@ def measure(options):
         train, test = (X[train], y[train]), (X[test], y[test])
         judging = memory.cache(fit_judge)(unit(train[0]), train[1], seed=0)
         measured.append({"model": "real images", "regime": regime, **memory.cache(real)(judging, train, test)})
-        for piece in full.plan(full.SEEDS):
+        for piece in full.plan():
             wanted = (piece.regime, piece.seed, piece.protocol, piece.activation) == (regime, 0, "refit", "relu")
             if wanted and piece.representation != "pixels" and full.piece_path(piece, options).exists():
                 model = full.fit_representation(piece, options)["fitted"]
