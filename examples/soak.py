@@ -53,6 +53,18 @@ def held():
     }
 
 
+def draw(rounds, path):
+    """Draw what was held after each round."""
+    figure, axes = plt.subplots(3, 1, figsize=(7, 5), layout="constrained", sharex=True)
+    labels = {"megabytes": "memory, MB", "threads": "threads", "files": "open files"}
+    for ax, (name, label) in zip(axes, labels.items(), strict=True):
+        values = [row[name] for row in rounds]
+        ax.plot([row["minutes"] for row in rounds], values)
+        ax.set(ylabel=label, ylim=(0, 1.2 * max(values)))
+    axes[-1].set_xlabel(f"minutes ({len(rounds)} rounds)")
+    figure.savefig(path, dpi=90)
+
+
 def main():
     """Run for as long as the command line asks for, and draw what was held."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -70,14 +82,7 @@ def main():
     for name in ("results", "images"):
         (options.output / name).mkdir(parents=True, exist_ok=True)
     (options.output / "results" / "soak.json").write_text(json.dumps(rounds, indent=1) + "\n")
-    figure, axes = plt.subplots(3, 1, figsize=(7, 5), layout="constrained", sharex=True)
-    for ax, (name, label) in zip(
-        axes, {"megabytes": "memory, MB", "threads": "threads", "files": "open files"}.items(), strict=True
-    ):
-        ax.plot([row["minutes"] for row in rounds], [row[name] for row in rounds])
-        ax.set(ylabel=label, ylim=(0, None))
-    axes[-1].set_xlabel(f"minutes ({len(rounds)} rounds)")
-    figure.savefig(options.output / "images" / "soak.png", dpi=90)
+    draw(rounds, options.output / "images" / "soak.png")
 
 
 if __name__ == "__main__":

@@ -3,4 +3,21 @@
 from skvae._transformers import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._version import __version__ as __version__
 
-__all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
+__all__ = ["TRUSTED_TYPES", "ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
+
+#: The types of this library that a skops file of its models may hold, to be loaded with
+#: ``skops.io.load(file, trusted=TRUSTED_TYPES)``. They hold numbers, strings and arrays, and call nothing that comes
+#: out of the file.
+TRUSTED_TYPES = (
+    "skvae._networks.ConvEncoder",
+    "skvae._networks.DenseNetwork",
+    "skvae._transformers.ContinuousBernoulliVAETransformer",
+    "skvae._transformers.NormalVAETransformer",
+    "skvae._vae.ContinuousBernoulliLikelihood",
+    "skvae._vae.NormalLikelihood",
+    "skvae._vae.VAE",
+    "skvae.classifiers.MultilayerCNNClassifier",
+    "skvae.classifiers.SimpleCNNClassifier",
+    "skvae.classifiers._MultilayerCNN",
+    "skvae.classifiers._SimpleCNN",
+)

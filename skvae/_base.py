@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skvae import _validation as validation
 from skvae._checkpoint import Checkpoint
+from skvae._distributed import ShardedGenerator, current_group, together
 from skvae._training import EarlyStopping, Trainer, arrays, tensors
 from skvae._vae import standard_normal_points
 from skvae._validation import Integral, Interval, Real, StrOptions
@@ -42,17 +43,24 @@ class _EpochMonitor:
         What training records.
     n_epochs : int
         The most epochs there will be.
+    n_done : int
+        How many of them a checkpoint had.
+    reports : bool
+        Whether this process is the one that prints.
     snapshot : callable
         Returns the fitted attributes as they would be if training stopped now, not to change with further training.
     hook_arguments : dict
         The data that the hooks get.
     """
 
-    def __init__(self, estimator, context, history, n_epochs, snapshot, hook_arguments):
+    def __init__(self, estimator, context, history, n_epochs, n_done, reports, snapshot, hook_arguments):
         self.estimator, self.context, self.history = estimator, context, history
         self.n_epochs, self.snapshot, self.hook_arguments = n_epochs, snapshot, hook_arguments
-        self.n_done = 0
+        self.n_done = self.n_done_before = n_done
+        self.reports = reports
         self.start = time.perf_counter()
+        for _ in range(n_done):  # tasks are numbered as they are made
+            context.subcontext(task_name="epoch")
 
     def begin(self):
         self.epoch_start = time.perf_counter()
@@ -62,7 +70,7 @@ class _EpochMonitor:
 
     def end(self):
         self.n_done += 1
-        if self.estimator.verbose:
+        if self.estimator.verbose and self.reports:
             self.report()
         return self.context is not None and self.task.call_on_fit_task_end(
             estimator=self.estimator, **self.hook_arguments, reconstruction_attributes=self.snapshot
@@ -70,7 +78,7 @@ class _EpochMonitor:
 
     def report(self):
         now = time.perf_counter()
-        left = (now - self.start) / self.n_done * (self.n_epochs - self.n_done)
+        left = (now - self.start) / (self.n_done - self.n_done_before) * (self.n_epochs - self.n_done)
         last = {name: values[-1] for name, values in self.history.items()}
         validation_elbo = f"  validation ELBO {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
         sys.stdout.write(
@@ -98,7 +106,7 @@ def _lower_bounds(vae, rows, log_scale, n_importance_samples=1):
             log_weights = torch.cat([vae.log_weights(x, block) for block in blocks], dim=1).cpu().double()
             groups = log_weights.unflatten(1, (n_groups, n_importance_samples))
             bounds.append((groups.logsumexp(2) - math.log(n_importance_samples)).mean(1).numpy())
-    return np.concatenate(bounds) - n_features * log_scale
+    return np.concatenate([np.empty(0), *bounds]) - n_features * log_scale
 
 
 class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
@@ -115,15 +123,15 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         "hidden_layer_sizes": [tuple, list, np.ndarray, Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "image_shape": [tuple, list, np.ndarray, None],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "beta": [Interval(Real, 0, validation.LARGEST, closed="both")],
+        "learning_rate_init": [Interval(Real, 0, validation.LARGEST, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "clip_value": [Interval(Real, 0, None, closed="neither"), None],
+        "clip_value": [Interval(Real, 0, validation.LARGEST, closed="right"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, validation.LARGEST, closed="both")],
         "warm_start": ["boolean"],
         "checkpoint": [str, os.PathLike, None],
         "random_state": ["random_state"],
@@ -152,6 +160,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     # Fitting
 
     @validation.all_or_nothing
+    @together
     @with_callbacks
     @validation._fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, *, X_val=None):
@@ -193,6 +202,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         return self
 
     @validation.all_or_nothing
+    @together
     def partial_fit(self, X, y=None):
         """Train for one epoch on `X`, going on from what was fitted before.
 
@@ -228,13 +238,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         incremental = context is None
         n_epochs = 1 if incremental else self.max_iter
         device = validation.resolve_device(self.device)
+        group = current_group()
         checkpoint = saved = None
-        if self.checkpoint is not None and not incremental:
+        if group is not None:
+            group.check_same(self._identity(X, X_val, device, resume))
+        if self.checkpoint is not None and not incremental and (group is None or group.rank == 0):
             checkpoint = Checkpoint(self.checkpoint, self._identity(X, X_val, device, resume))
             saved = checkpoint.load()
         seeds = validation.spawn_seeds(self.random_state, 4)
         if saved is not None:
             seeds = saved["seeds"]
+        if group is not None:
+            seeds, saved = group.broadcast((seeds, saved))
         init_seed, split_seed, shuffle_seed, noise_seed = seeds
 
         index = val_index = stopping = None
@@ -244,14 +259,23 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 index, val_index = self._split(len(X), split_seed)
 
         shift, scale = (self.shift_, self.scale_) if resume else self._learn_units(X, index)
+        if group is not None:
+            shift, scale = group.broadcast((shift, scale))
         self._check_values(X, shift, scale, name="X", resume=resume)
         rows = validation.Rows(X, shift, scale, clip=self._clip, index=index, device=device, read_often=True)
-        val_rows = None
+        val_rows, n_val_rows = None, 0
         if X_val is not None:
             self._check_values(X_val, shift, scale, name="X_val", resume=False)
-            val_rows = validation.Rows(X_val, shift, scale, clip=self._clip, device=device, read_often=True)
-        elif val_index is not None:  # not read_often: a device that has room for X has it already
-            val_rows = validation.Rows(X, shift, scale, clip=self._clip, index=val_index, device=device)
+            val_index = np.arange(len(X_val))
+        if val_index is not None:
+            n_val_rows = len(val_index)
+            if group is not None:
+                val_index = val_index[slice(*group.part(n_val_rows))]
+            # A device that has room for X has it already.
+            source, read_often = (X, False) if X_val is None else (X_val, True)
+            val_rows = validation.Rows(
+                source, shift, scale, clip=self._clip, index=val_index, device=device, read_often=read_often
+            )
 
         # Weights are drawn only where there are none to go on from.
         module = self._make_vae(X.shape[1], None if resume else torch.Generator("cpu").manual_seed(init_seed))
@@ -266,18 +290,19 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             batch_size=self.batch_size,
             clip_value=self.clip_value,
             shuffle_generator=torch.Generator("cpu").manual_seed(shuffle_seed),
-            noise_generator=torch.Generator(device).manual_seed(noise_seed),
+            noise_generator=(ShardedGenerator if group else torch.Generator)(device).manual_seed(noise_seed),
+            group=group,
         )
         if incremental and hasattr(self, "_training_state"):
             trainer.load_state(self._training_state)
 
         log_scale = math.log(scale)
-        n_before = len(history["elbo"])
+        n_before, n_done = len(history["elbo"]), 0
         if val_rows is not None:
             history.setdefault("validation_elbo", [math.nan] * n_before)
         if saved is not None:
             history = saved["history"]
-            n_epochs -= len(history["elbo"]) - n_before
+            n_done = len(history["elbo"]) - n_before
             module.load_state_dict(tensors(saved["weights"]))
             trainer.load_state(saved["trainer"])
             if stopping is not None:
@@ -285,10 +310,19 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         def summarize(terms):
             kl, log_likelihood = terms["kl"], terms["log_likelihood"] - X.shape[1] * log_scale
-            summary = {"loss": self.beta * kl - log_likelihood, "elbo": log_likelihood - kl}
+            summary = {"loss": float(self.beta) * kl - log_likelihood, "elbo": log_likelihood - kl}
             summary |= {"log_likelihood": log_likelihood, "kl": kl}
             if val_rows is not None:
-                summary["validation_elbo"] = float(_lower_bounds(module, val_rows, log_scale).mean())
+                total = torch.tensor(_lower_bounds(module, val_rows, log_scale).sum())
+                if group is not None:
+                    total = group.sum(total)
+                summary["validation_elbo"] = float(total) / n_val_rows
+                if not math.isfinite(summary["validation_elbo"]):
+                    raise ValueError(
+                        f"The validation ELBO is {summary['validation_elbo']} after epoch {len(history['loss']) + 1}. "
+                        f"Look for validation rows (X_val) far from the training data, and if a module of your own is "
+                        f"in use, check that its output is finite in evaluation mode."
+                    )
             elif "validation_elbo" in history:
                 summary["validation_elbo"] = math.nan
             return summary
@@ -321,10 +355,11 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 }
             )
 
-        monitor = _EpochMonitor(self, context, history, n_epochs, snapshot, hook_arguments)
+        reports = group is None or group.rank == 0
+        monitor = _EpochMonitor(self, context, history, n_epochs, n_done, reports, snapshot, hook_arguments)
         stopped = trainer.run(
             rows,
-            n_epochs,
+            n_epochs - n_done,
             history=history,
             summarize=summarize,
             early_stopping=stopping,
@@ -338,8 +373,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO had not "
                 f"stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=8,
             )
+        if group is not None:  # processors of different kinds may round differently
+            module.load_state_dict(tensors(group.broadcast(arrays(module.state_dict()))))
         vars(self).update(fitted(module))
         vars(self).pop("_training_state", None)
         if incremental:
@@ -350,7 +387,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         parameters = self.get_params(deep=False)
         for name in ("checkpoint", "device", "verbose"):
             del parameters[name]
-        identity = {name: validation.describe(value) for name, value in parameters.items()}
+        identity = {"estimator": f"{type(self).__module__}.{type(self).__qualname__}"}
+        identity |= {name: validation.describe(value) for name, value in parameters.items()}
         identity |= {"X": validation.describe(X), "X_val": validation.describe(X_val), "device": device.type}
         if resume:
             start = {name: getattr(self, name) for name in ("module_", "shift_", "scale_", "loss_curve_", "history_")}
@@ -475,7 +513,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         latent_seed, noise_seed = validation.spawn_seeds(random_state, 2)
         generator = torch.Generator("cpu").manual_seed(latent_seed)
         Z = torch.randn(
-            n_samples, self.module_.n_components, generator=generator, dtype=torch.float32, device="cpu"
+            int(n_samples), self.module_.n_components, generator=generator, dtype=torch.float32, device="cpu"
         ).numpy()
         return self._decode(Z, torch.Generator("cpu").manual_seed(noise_seed) if observation_noise else None)
 
@@ -508,13 +546,13 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         References
         ----------
-        .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016.
+        .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
         """
         rows = self._fitted_rows(X)
         if n_importance_samples is None:
             n_importance_samples = 1
         validation.check_positive_integer(n_importance_samples, "n_importance_samples")
-        scores = _lower_bounds(self.module_, rows, math.log(self.scale_), n_importance_samples)
+        scores = _lower_bounds(self.module_, rows, math.log(self.scale_), int(n_importance_samples))
         self._check_finite(scores, "The score")
         return scores.astype(np.float32)
 

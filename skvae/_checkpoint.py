@@ -1,7 +1,11 @@
 """The state of an interrupted training in a file, which is either whole or the one before it."""
 
+import glob
 import json
 import os
+import time
+import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,26 @@ class Checkpoint:
     """A file that holds the state of one training, and what it was a training of.
 
     The file is a NumPy archive, without pickles, of the arrays of the state and of all else as JSON. It is written
-    beside its place, flushed to the disk and then put there, so that at any moment it is complete.
+    beside its place, under a name that no other writer has, flushed to the disk and then put there, so that at any
+    moment it is complete. What a process that was killed while writing has left beside it is removed an hour later.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        The file, or a link to where it is to be.
     identity : dict of str to str
         The parameters and the data of the training, in words. A file of another training is an error.
     """
 
     def __init__(self, path: str | os.PathLike[str], identity: dict[str, str]) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ValueError(f"checkpoint={os.fspath(path)!r} is not a path: {error}.") from error
+        if self.path.is_dir():
+            raise ValueError(f"checkpoint={os.fspath(path)!r} is a folder; a path of a file is expected.")
         self.identity = identity
+        self._parts = f".{self.path.name}.skvae-part-"
 
     def load(self) -> dict[str, Any] | None:
         """Return the state in the file, or None if there is no file.
@@ -40,13 +51,22 @@ class Checkpoint:
         OSError
             When the file is there and cannot be read.
         """
+        self._remove_old_parts()
         try:
             file = open(self.path, "rb")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise OSError(error.errno, f"The checkpoint {self.path} cannot be read: {error.strerror}") from error
         try:
-            with file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with file:
+                with zipfile.ZipFile(file) as archive:
+                    damaged = archive.testzip()
+                if damaged is not None:
+                    raise ValueError(f"{damaged} in it is damaged")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as stored:
+                    arrays = {name: stored[name] for name in stored.files}
             content = json.loads(str(arrays["content"]))
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
@@ -56,11 +76,13 @@ class Checkpoint:
                 f"{self.path} cannot be read as a checkpoint: {error!r}. It was left as it is. Choose another path, or "
                 f"delete the file to start anew."
             ) from error
-        changed = [name for name in self.identity if identity.get(name) != self.identity[name]]
+        was, now = (
+            {name: who.get(name, "not there") for name in {**identity, **self.identity}}
+            for who in (identity, self.identity)
+        )
+        changed = [name for name in was if was[name] != now[name]]
         if changed:
-            differences = "; ".join(
-                f"{name} was {identity.get(name, 'not there')} and is {self.identity[name]}" for name in changed
-            )
+            differences = "; ".join(f"{name} was {was[name]} and is {now[name]}" for name in changed)
             raise ValueError(
                 f"The checkpoint {self.path} is that of another training: {differences}. It was left as it is. Put "
                 f"back what has changed, choose another path, or delete the file to start anew."
@@ -79,13 +101,15 @@ class Checkpoint:
         ------
         OSError
             When it cannot be written; the file is as it was.
+        TypeError
+            When the state holds anything else, as that of a module of the user's own may.
         """
         arrays: dict[str, Any] = {}
-        content = {"format": _FORMAT, "identity": self.identity, "state": _pack(state, arrays)}
-        part = self.path.with_name(self.path.name + ".part")
+        content = json.dumps({"format": _FORMAT, "identity": self.identity, "state": _pack(state, arrays)})
+        part = self.path.with_name(self._parts + uuid.uuid4().hex)
         try:
-            with open(part, "wb") as file:
-                np.savez(file, content=np.array(json.dumps(content)), **arrays)
+            with open(part, "xb") as file:
+                np.savez(file, content=np.array(content), **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)
@@ -99,6 +123,15 @@ class Checkpoint:
                 f"The checkpoint {self.path} cannot be written: {error.strerror or error}. Whatever it held "
                 f"before is still there. Make room, or choose another path",
             ) from error
+
+    def _remove_old_parts(self) -> None:
+        """Remove what killed processes have left: nobody takes an hour to write one."""
+        for part in self.path.parent.glob(f"{glob.escape(self._parts)}*"):
+            try:
+                if time.time() - part.stat().st_mtime > 3600:
+                    part.unlink()
+            except OSError:  # it is gone, or somebody else's
+                continue
 
 
 def _sync_folder(folder: Path) -> None:
@@ -121,6 +154,12 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": {key: _pack(item, arrays) for key, item in value.items()}}
     if isinstance(value, list):
         return {"list": [_pack(item, arrays) for item in value]}
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise TypeError(
+            f"The state of training holds a {type(value).__name__}, {value!r:.100}; a checkpoint takes arrays, numbers "
+            f"and strings. Fit without checkpoint, or keep such a thing out of the state of your module."
+        )
     return {"plain": value}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skvae._distributed import draw_rows
 from skvae._version import __version__
 
 __all__ = [
@@ -137,9 +138,13 @@ class Dropout:
 
     def __init__(self, shape: torch.Size, rate: float, generator: torch.Generator) -> None:
         n_dropped = min(round(float(rate) * 2**16), 2**16 - 1)
-        draws = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
-        draws.random_(-(2**63), None, generator=generator)
-        self._bits = draws.view(torch.int16)[: shape.numel()].view(shape).float()
+
+        def draw(shape: torch.Size) -> Tensor:
+            draws = torch.empty((shape.numel() + 3) // 4, dtype=torch.int64, device=generator.device)
+            draws.random_(-(2**63), None, generator=generator)
+            return draws.view(torch.int16)[: shape.numel()].view(shape)
+
+        self._bits = draw_rows(draw, shape, generator).float()
         self._last_dropped = n_dropped - 2**15 - 1
         self._scale = 2**16 / (2**16 - n_dropped)
 
@@ -405,7 +410,7 @@ class Template(nn.Module):
 
     def vjp(self, x: Tensor, generator: torch.Generator, *, wants_input: bool) -> tuple[Tensor, Pullback]:
         """Return what the module returns, its draws seeded by `generator`, and the pullback of its gradient."""
-        seed = _draw_seed(generator)
+        seed = _draw_seed(generator) + getattr(generator, "start", 0)  # each process draws its own
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return _vjp_by_autograd(lambda x: self.seeded(x, seed), x, trained, wants_input)
 

@@ -4,6 +4,7 @@ It knows nothing of autoencoders: a module offers ``loss(batch, generator)``, wh
 over the rows of the batch, and a function that gives the gradient of the objective.
 """
 
+import copy
 import math
 import threading
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from skvae._distributed import Group
 
 __all__ = ["EarlyStopping", "Trainer"]
 
@@ -39,7 +42,7 @@ class EarlyStopping:
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.best_score = -math.inf
-        self._best_weights: dict[str, Tensor] = {}
+        self._best_weights: dict[str, Any] = {}
         self._n_stale = 0
 
     def update(self, score: float, module: nn.Module) -> bool:
@@ -49,7 +52,7 @@ class EarlyStopping:
         if is_best:
             self.best_score = score
         if is_best or not self._best_weights:
-            self._best_weights = {name: value.clone() for name, value in module.state_dict().items()}
+            self._best_weights = copy.deepcopy(module.state_dict())
         return self._n_stale >= self.n_iter_no_change
 
     def restore(self, module: nn.Module) -> None:
@@ -70,14 +73,20 @@ class EarlyStopping:
         self._best_weights = tensors(state["best_weights"])
 
 
-def arrays(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return weights as NumPy arrays of their own."""
-    return {name: value.cpu().numpy().copy() for name, value in weights.items()}
+def arrays(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return weights as NumPy arrays of their own; what a module keeps besides stays as it is."""
+    return {
+        name: value.cpu().numpy().copy() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in weights.items()
+    }
 
 
-def tensors(weights: dict[str, np.ndarray]) -> dict[str, Tensor]:
+def tensors(weights: dict[str, Any]) -> dict[str, Any]:
     """Undo `arrays`."""
-    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    return {
+        name: torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+        for name, value in weights.items()
+    }
 
 
 def _divergence(epoch: int, what: str) -> ValueError:
@@ -112,10 +121,13 @@ class Trainer:
         Bound on the absolute value of each entry of the gradient; None leaves the gradient alone.
     shuffle_generator, noise_generator : torch.Generator
         The sources of the order of the rows (on the CPU) and of all that the loss draws (on the module's device).
+    group : Group, default=None
+        The processes that train together, all with the same rows and generators. Each takes its part of every
+        minibatch, and the gradients are averaged over the rows of all.
 
     References
     ----------
-    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    .. [1] Kingma, D. P. and Ba, J., "Adam: a method for stochastic optimization", ICLR 2015.
     """
 
     def __init__(
@@ -127,6 +139,7 @@ class Trainer:
         clip_value: float | None,
         shuffle_generator: torch.Generator,
         noise_generator: torch.Generator,
+        group: Group | None = None,
     ) -> None:
         self.module = module
         self.learning_rate = learning_rate
@@ -134,6 +147,7 @@ class Trainer:
         self.clip_value = clip_value
         self.shuffle_generator = shuffle_generator
         self.noise_generator = noise_generator
+        self.group = group
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not trained:
             raise ValueError("There is nothing to train: no parameter of any network requires a gradient.")
@@ -143,7 +157,7 @@ class Trainer:
         self._n_steps = [torch.zeros((), dtype=torch.float32, device=p.device) for p in self._parameters]
         self._sums: dict[str, Tensor] = {}
         self._device = self._parameters[0].device
-        captures = self._device.type == "cuda" and getattr(module, "capturable", False)
+        captures = group is None and self._device.type == "cuda" and getattr(module, "capturable", False)
         self._captured = _CapturedSteps(noise_generator) if captures else None
 
     def run(
@@ -201,7 +215,13 @@ class Trainer:
                 stop = early_stopping.update(history["validation_elbo"][-1], self.module)
             if save is not None:
                 save(stop)
-            stop = on_epoch_end() or stop
+            asked_to_stop = on_epoch_end()
+            if self.group is not None:
+                asked_to_stop = self.group.any(asked_to_stop)
+            if asked_to_stop and not stop:
+                stop = True
+                if save is not None:
+                    save(stop)
             if stop:
                 break
         if early_stopping is not None:
@@ -219,13 +239,18 @@ class Trainer:
         order = torch.randperm(len(rows), generator=self.shuffle_generator, device="cpu")
         with torch.autocast(self._device.type, enabled=False):
             for index in order.split(min(int(self.batch_size), len(rows))):
-                if self._captured is None:
-                    self._step(rows[index])
-                else:
+                if self.group is not None:
+                    self._shared_step(rows, index, self.group)
+                elif self._captured is not None:
                     self._captured(self._step, rows[index])
+                else:
+                    self._step(rows[index])
         self.module.eval()
         # The device is read once an epoch.
-        means = {name: float(total) / len(rows) for name, total in self._sums.items()}
+        totals = torch.stack(list(self._sums.values()))
+        if self.group is not None:
+            totals = self.group.sum(totals)
+        means = {name: total / len(rows) for name, total in zip(self._sums, totals.tolist(), strict=True)}
         for total in self._sums.values():
             total.zero_()
         if not all(map(math.isfinite, means.values())):
@@ -237,13 +262,34 @@ class Trainer:
         """Take one step on `batch`, and add its terms to the sums."""
         # To mypy, every attribute of a module is a tensor or a module.
         terms, differentiate = self.module.loss(batch, self.noise_generator)  # type: ignore[operator]
+        self._add_terms(terms)
+        self._adam(differentiate())
+
+    @torch.no_grad()
+    def _shared_step(self, rows: Batches, index: Tensor, group: Group) -> None:
+        """Take one step on the rows `index`, of which this process has its part."""
+        start, stop = group.part(len(index))
+        generator = self.noise_generator
+        generator.start, generator.n_rows = start, len(index)  # type: ignore[attr-defined]
+        # A process that has no row takes one that counts for nothing.
+        batch = rows[index[start : max(stop, start + 1)]]
+        share = (stop - start) / len(index)
+        terms, differentiate = self.module.loss(batch, generator)  # type: ignore[operator]
+        self._add_terms(terms if share else {name: torch.zeros_like(term) for name, term in terms.items()})
+        gradients: list[Tensor | None] = differentiate()
+        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        flat = group.sum(share * torch.cat([gradients[i].reshape(-1) for i in present]))  # type: ignore[union-attr]
+        for i, part in zip(present, flat.split([self._parameters[i].numel() for i in present]), strict=True):
+            gradients[i] = part.view_as(self._parameters[i])
+        self._adam(gradients)
+
+    def _add_terms(self, terms: dict[str, Tensor]) -> None:
         for name, term in terms.items():
             if name not in self._sums:
                 # Not every device has float64.
                 dtype = torch.float32 if term.device.type == "mps" else torch.float64
                 self._sums[name] = torch.zeros((), dtype=dtype, device=term.device)
             self._sums[name] += term
-        self._adam(differentiate())
 
     def _adam(self, gradients: list[Tensor | None]) -> None:
         """Clip the gradients and update the parameters and their moments [1]_."""

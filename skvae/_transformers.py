@@ -75,7 +75,7 @@ class NormalVAETransformer(BaseVAETransformer):
         q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2),
 
     where networks give :math:`m, s` (the decoder) and :math:`\mu, \sigma` (the encoder). They are trained to raise the
-    evidence lower bound, :math:`\mathrm{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, N(0, I))`. `transform` returns
+    evidence lower bound, :math:`\mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, N(0, I))`. `transform` returns
     :math:`\mu(x)`. The likelihood works on data that one shift and one scale, the mean and the standard deviation of
     all training entries, have standardised; what comes out is in the units of the data.
 
@@ -88,7 +88,7 @@ class NormalVAETransformer(BaseVAETransformer):
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
         (batch, n_features) to (batch, 2 * n_components): posterior means, then log variances. It is a template: `fit`
-        starts from its weights and trains a copy, in training mode; pickling the estimator pickles the copy.
+        starts from its weights and trains a copy, in training mode; pickling the estimator pickles both.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, 2 * n_features): means, then values r of which the scales are made,
@@ -147,7 +147,7 @@ class NormalVAETransformer(BaseVAETransformer):
         Number of epochs trained.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features seen in `fit`, when they are all strings.
     loss_curve_ : list of float
         The training objective of each epoch, ``beta * kl - log_likelihood``, in nats per row in the units of the data.
@@ -168,7 +168,7 @@ class NormalVAETransformer(BaseVAETransformer):
 
     References
     ----------
-    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    .. [1] Kingma, D. P. and Welling, M., "Auto-encoding variational Bayes", ICLR 2014.
 
     Examples
     --------
@@ -334,7 +334,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         Number of epochs trained.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features seen in `fit`, when they are all strings.
     loss_curve_ : list of float
         The training objective of each epoch, ``beta * kl - log_likelihood``, in nats per row in the units of the data.
@@ -354,7 +354,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
 
     References
     ----------
-    .. [1] G. Loaiza-Ganem and J. P. Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational
+    .. [1] Loaiza-Ganem, G. and Cunningham, J. P., "The continuous Bernoulli: fixing a pervasive error in variational
        autoencoders", NeurIPS 2019.
 
     Examples

@@ -1,5 +1,6 @@
 """The variational autoencoder: encoder, decoder and likelihood make a posterior, its bounds and a generator."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from skvae import distributions
+from skvae._distributed import draw_rows
 
 __all__ = ["VAE", "ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "standard_normal_points"]
 
@@ -175,7 +177,7 @@ class VAE(nn.Module):
 
     .. math::
 
-        \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z)) - \mathrm{E}_{q(z \mid x)} \log p(x \mid z),
+        \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z)) - \mathbb{E}_{q(z \mid x)} \log p(x \mid z),
 
     with one draw of z for each row [1]_.
 
@@ -197,7 +199,7 @@ class VAE(nn.Module):
 
     References
     ----------
-    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 10.
+    .. [1] Kingma, D. P. and Welling, M., "Auto-encoding variational Bayes", ICLR 2014, equation 10.
     """
 
     encoder: Any  # to mypy, every attribute of a module is a tensor or a module
@@ -226,6 +228,9 @@ class VAE(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in ("encoder", "decoder"):
+            if not isinstance(state[name], nn.Module):
+                raise ValueError(f"The file is damaged: its {name} is a {type(state[name]).__name__}.")
         VAE.__init__(self, **state)
         self.eval()
 
@@ -278,7 +283,8 @@ class VAE(nn.Module):
             encoded, pull_encoder = self.encoder.vjp(x, generator, wants_input=False)
             mean, raw = encoded.float().chunk(2, dim=1)
             std = self._posterior_std(raw)
-            noise = torch.randn(mean.shape, generator=generator, device=x.device, dtype=torch.float32)
+            settings = {"generator": generator, "device": x.device, "dtype": torch.float32}
+            noise = draw_rows(functools.partial(torch.randn, **settings), mean.shape, generator)
             z = torch.addcmul(mean, std, noise)
             decoded, pull_decoder = self.decoder.vjp(z, generator, wants_input=True)
             log_likelihood, pull_likelihood = _log_prob_vjp(self.likelihood, x, decoded)
@@ -322,7 +328,7 @@ class VAE(nn.Module):
 
         References
         ----------
-        .. [1] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
+        .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016, equation 8.
         """
         mean, std = self.posterior(x)
         z = mean[:, None] + std[:, None] * points

@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = [
+    "LARGEST",
     "Integral",
     "Interval",
     "Real",
@@ -43,22 +44,35 @@ __all__ = [
     "with_defaults",
 ]
 
+# The largest number that float32 holds.
+LARGEST = float(np.finfo(np.float32).max)
+
 _CHUNK_ENTRIES = 1 << 16
+
+# Up to this, differences from a shift and quotients by a scale stay within float32.
+_LARGEST_IN_FLOAT32 = LARGEST / 100
 
 _CPU = torch.device("cpu")
 
 
 def all_or_nothing(method):
-    """Decorate a fitting method so that the estimator is as it was before when the method raises."""
+    """Decorate a fitting method so that the estimator is as it was before when the method raises.
+
+    So is a RandomState that it has for a parameter: the next call draws what this one has drawn.
+    """
 
     @functools.wraps(method)
     def guarded(estimator, *args, **kwargs):
         before = dict(vars(estimator))
+        source = estimator.random_state if isinstance(estimator.random_state, np.random.RandomState) else None
+        drawn = None if source is None else source.get_state()
         try:
             return method(estimator, *args, **kwargs)
         except BaseException:
             vars(estimator).clear()
             vars(estimator).update(before)
+            if source is not None:
+                source.set_state(drawn)
             raise
 
     return guarded
@@ -132,8 +146,8 @@ class Rows:
     X : ndarray of shape (n_samples, n_features)
         Any real dtype and memory layout. It is neither copied nor changed.
     shift, scale : float
-        The affine map. It is applied in float64 for dtypes that float32 cannot hold, so that large offsets and tiny
-        or huge scales lose nothing before the rounding to float32.
+        The affine map. It is applied in float64 for dtypes that float32 cannot hold, and for a shift or a scale near
+        its ends, so that large offsets and tiny or huge scales lose nothing before the rounding to float32.
     clip : bool, default=False
         Whether to clip mapped values to [0, 1].
     index : ndarray of int, default=None
@@ -148,7 +162,8 @@ class Rows:
     def __init__(self, X, shift, scale, *, clip=False, index=None, device=_CPU, read_often=False):
         self.X, self.shift, self.scale = X, shift, scale
         self.clip, self.index, self.device = clip, index, device
-        self._dtype = torch.float32 if np.result_type(X.dtype, np.float32) == np.float32 else torch.float64
+        narrow = np.result_type(X.dtype, np.float32) == np.float32 and max(abs(shift), scale) < _LARGEST_IN_FLOAT32
+        self._dtype = torch.float32 if narrow else torch.float64
         self._source = None
         if read_often and device.type == "cuda" and 2 * X.nbytes < torch.cuda.mem_get_info(device)[0]:
             self._source = _as_tensor(X).to(device)
@@ -188,8 +203,15 @@ def describe(value) -> str:
     elif isinstance(value, torch.nn.Module):
         text = type(value).__name__
         digest.update(repr(value).encode())
+        for part in value.modules():  # what an attribute says that is no weight
+            plain = {key: item for key, item in vars(part).items() if isinstance(item, (bool, int, float, str, tuple))}
+            digest.update(repr(plain).encode())
         for name, weight in value.state_dict().items():
-            digest.update(name.encode() + weight.cpu().numpy().tobytes())
+            digest.update(name.encode())
+            if isinstance(weight, torch.Tensor) and not torch.nn.parameter.is_lazy(weight):
+                digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+            else:
+                digest.update(repr(weight).encode())
     elif isinstance(value, np.random.RandomState):
         text = "RandomState"
         _, key, *rest = value.get_state()
@@ -221,7 +243,7 @@ def extent(X: np.ndarray, index: np.ndarray | None = None, name: str = "X") -> t
     bounds = [(chunk.min(), chunk.max()) for chunk in _raw_chunks(X, index)]
     low, high = float(min(low for low, _ in bounds)), float(max(high for _, high in bounds))
     largest = max(low, high, key=abs)
-    if abs(largest) > float(np.finfo(np.float32).max):
+    if abs(largest) > LARGEST:
         raise ValueError(
             f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
         )
@@ -288,7 +310,7 @@ def layer_sizes(hidden_layer_sizes) -> tuple[int, ...]:
     ValueError
         When an entry is not a positive integer.
     """
-    sizes = (hidden_layer_sizes,) if isinstance(hidden_layer_sizes, Integral) else tuple(hidden_layer_sizes)
+    sizes = (hidden_layer_sizes,) if np.ndim(hidden_layer_sizes) == 0 else tuple(hidden_layer_sizes)
     for size in sizes:
         if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"hidden_layer_sizes must hold positive integers; got {hidden_layer_sizes!r}.")
@@ -304,8 +326,7 @@ def bounds(pair, name: str) -> tuple[float, float]:
         Unless it is two numbers within float32, the first smaller than the second.
     """
     numbers = tuple(pair) if isinstance(pair, Iterable) else ()
-    largest = float(np.finfo(np.float32).max)
-    valid = len(numbers) == 2 and all(isinstance(n, Real) and abs(n) <= largest for n in numbers)
+    valid = len(numbers) == 2 and all(isinstance(n, Real) and abs(n) <= LARGEST for n in numbers)
     if not valid or not numbers[0] < numbers[1]:
         raise ValueError(
             f"{name} must be (low, high), two finite numbers that float32 can hold, with low < high; got {pair!r}."

@@ -125,7 +125,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "image_shape": [tuple, list, np.ndarray, None],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate_init": [Interval(Real, 0, validation.LARGEST, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -274,9 +274,13 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     def __setstate__(self, state):
         if "net_" in state:
-            parameters = dict(state["net_"])
-            network = parameters.pop("network")
-            net = self._make_net(network.config, train_split=None, verbose=0, **parameters)
+            network, lr, batch_size = (state["net_"][name] for name in ("network", "lr", "batch_size"))
+            if type(network) is not self._network:  # nothing of what a file holds is called before it is known
+                raise ValueError(
+                    f"The file is damaged: a {type(self).__name__} holds a {type(network).__name__} where its network "
+                    f"should be."
+                )
+            net = self._make_net(network.config, train_split=None, verbose=0, lr=lr, batch_size=batch_size)
             net.module_.load_state_dict(network.state_dict())
             state = state | {"net_": net}
         super().__setstate__(validation.with_defaults(self, state))
@@ -289,6 +293,11 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 f"Training diverged in epoch {record['epoch']}: the loss is {record['train_loss']:g}"
                 f"{'' if weights else ', and weights are not finite'}. Try a smaller learning_rate_init, and scale the "
                 f"data to a range near one before."
+            )
+        if not math.isfinite(record.get("valid_loss", 0)):
+            raise ValueError(
+                f"The validation loss is {record['valid_loss']:g} after epoch {record['epoch']}. Look for rows of "
+                f"X_val far from the training data."
             )
 
     @staticmethod
@@ -351,7 +360,14 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         module = self.net_.module_
         rows = validation.Rows(X, 0.0, 1.0, device=module.head.weight.device)
         with torch.inference_mode():
-            return np.concatenate([function(module, x).cpu().numpy() for x in rows.chunks(_PREDICTION_BATCH)])
+            output = np.concatenate([function(module, x).cpu().numpy() for x in rows.chunks(_PREDICTION_BATCH)])
+        is_finite = np.isfinite(output).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"What the network makes of row {is_finite.argmin()} of X is not finite. Its values are out of "
+                f"proportion to the training data."
+            )
+        return output
 
 
 class SimpleCNNClassifier(_BaseCNNClassifier):
@@ -394,7 +410,7 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
         Number of epochs.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, when all of them are strings.
 
     See Also
@@ -455,7 +471,7 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
         Number of epochs.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, when all of them are strings.
 
     See Also

@@ -270,7 +270,7 @@ class ContinuousBernoulli(ExponentialFamily):
 
     References
     ----------
-    .. [1] G. Loaiza-Ganem and J. P. Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational
+    .. [1] Loaiza-Ganem, G. and Cunningham, J. P., "The continuous Bernoulli: fixing a pervasive error in variational
        autoencoders", NeurIPS 2019.
 
     Examples

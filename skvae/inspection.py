@@ -556,8 +556,9 @@ class LatentDisplay:
             n_points = math.isqrt(len(points))
             vertical, horizontal = _draw_montage(self, self.images, n_points, ax, kwargs)
             ax = self.ax_
-            ax.set_xticks(horizontal, [f"{value:.1f}" for value in points[:n_points, 0]])
-            ax.set_yticks(vertical, [f"{value:.1f}" for value in points[::n_points, 1]])
+            every = slice(None, None, 1 + n_points // 10)  # no more labels than there is room for
+            ax.set_xticks(horizontal[every], [f"{value:z.1f}" for value in points[:n_points, 0][every]])
+            ax.set_yticks(vertical[every], [f"{value:z.1f}" for value in points[::n_points, 1][every]])
         ax.set(xlabel=f"component {self.components[0]}", ylabel=f"component {self.components[1]}")
         return self
 

@@ -72,9 +72,10 @@ def reconstruction_mse(estimator, X):
 
 
 def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
-    """Return the mean structural similarity of images and their reconstructions [1]_.
+    """Return the mean structural similarity of images and their reconstructions.
 
-    It is scikit-image's, over windows of 7 x 7 pixels, which has to be installed (``pip install skvae[metrics]``).
+    The measure [1]_ is scikit-image's, over windows of 7 x 7 pixels, which has to be installed (``pip
+    install skvae[metrics]``).
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
 
     References
     ----------
-    .. [1] Z. Wang, A. C. Bovik, H. R. Sheikh and E. P. Simoncelli, "Image quality assessment: from error visibility
+    .. [1] Wang, Z., Bovik, A. C., Sheikh, H. R. and Simoncelli, E. P., "Image quality assessment: from error visibility
        to structural similarity", IEEE Transactions on Image Processing 13(4), 2004.
     """
     from skimage.metrics import structural_similarity
@@ -115,7 +116,9 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
 
 
 def sharpness(X, *, image_shape=None):
-    """Return the sharpness of images, the variance of their Laplacian [1]_.
+    """Return the sharpness of images, the variance of their Laplacian.
+
+    It is a measure of focus [1]_: blurred images have less of it, and noisy ones more.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ def sharpness(X, *, image_shape=None):
 
     References
     ----------
-    .. [1] J. L. Pech-Pacheco, G. Cristobal, J. Chamorro-Martinez and J. Fernandez-Valdivia, "Diatom autofocusing in
+    .. [1] Pech-Pacheco, J. L., Cristobal, G., Chamorro-Martinez, J. and Fernandez-Valdivia, J., "Diatom autofocusing in
        brightfield microscopy: a comparative study", ICPR 2000.
 
     Examples
@@ -176,7 +179,7 @@ def frechet_distance(features_a, features_b):
 
     References
     ----------
-    .. [1] D. C. Dowson and B. V. Landau, "The Fréchet distance between multivariate normal distributions", Journal of
+    .. [1] Dowson, D. C. and Landau, B. V., "The Fréchet distance between multivariate normal distributions", Journal of
        Multivariate Analysis 12, 1982.
 
     Examples
@@ -240,7 +243,7 @@ def classifier_frechet_distance(classifier, X, X_train, X_test, *, random_state=
 
     References
     ----------
-    .. [1] M. Heusel, H. Ramsauer, T. Unterthiner, B. Nessler and S. Hochreiter, "GANs trained by a two time-scale
+    .. [1] Heusel, M., Ramsauer, H., Unterthiner, T., Nessler, B. and Hochreiter, S., "GANs trained by a two time-scale
        update rule converge to a local Nash equilibrium", NeurIPS 2017.
     """
     real = classifier.embed(X_test)
@@ -250,7 +253,9 @@ def classifier_frechet_distance(classifier, X, X_train, X_test, *, random_state=
 
 
 def classification_accuracy_score(classifier, X, y, X_test, y_test):
-    """Return the accuracy on real data of a classifier that is trained on generated or reconstructed data [1]_.
+    """Return the accuracy on real data of a classifier that is trained on generated or reconstructed data.
+
+    It says how much of what tells classes apart a model has kept [1]_.
 
     Parameters
     ----------
@@ -273,6 +278,6 @@ def classification_accuracy_score(classifier, X, y, X_test, y_test):
 
     References
     ----------
-    .. [1] S. Ravuri and O. Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019.
+    .. [1] Ravuri, S. and Vinyals, O., "Classification accuracy score for conditional generative models", NeurIPS 2019.
     """
     return float(accuracy_score(y_test, clone(classifier).fit(X, y).predict(X_test)))

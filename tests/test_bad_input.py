@@ -140,6 +140,7 @@ BAD_PARAMETERS = [
     ((NORMAL,), {"decoder": Shaped(64)}, r"decoder must map .*\(batch, 3\) to \(batch, 128\)"),
     ((CB,), {"decoder": Shaped(128)}, r"decoder must map .*\(batch, 3\) to \(batch, 64\)"),
     (BOTH, {"hidden_layer_sizes": (8, 0)}, r"hidden_layer_sizes must hold positive integers; got \(8, 0\)"),
+    (BOTH, {"hidden_layer_sizes": np.array(8.5)}, "hidden_layer_sizes must hold positive integers"),
     (BOTH, {"hidden_layer_sizes": (8.5,)}, "hidden_layer_sizes must hold positive integers"),
     (BOTH, {"hidden_layer_sizes": -1}, "The 'hidden_layer_sizes' parameter"),
     (BOTH, {"hidden_layer_sizes": "8"}, "The 'hidden_layer_sizes' parameter"),
@@ -151,11 +152,14 @@ BAD_PARAMETERS = [
     (BOTH, {"image_shape": "8x8"}, "The 'image_shape' parameter"),
     (BOTH, {"beta": -1.0}, "The 'beta' parameter"),
     (BOTH, {"beta": np.nan}, "The 'beta' parameter"),
+    (BOTH, {"beta": 1e39}, "The 'beta' parameter"),
     (BOTH, {"learning_rate_init": 0.0}, "The 'learning_rate_init' parameter"),
+    (BOTH, {"learning_rate_init": 10**400}, "The 'learning_rate_init' parameter"),
     (BOTH, {"batch_size": 0}, "The 'batch_size' parameter"),
     (BOTH, {"batch_size": "auto"}, "The 'batch_size' parameter"),
     (BOTH, {"max_iter": 0}, "The 'max_iter' parameter"),
     (BOTH, {"clip_value": 0.0}, "The 'clip_value' parameter"),
+    (BOTH, {"clip_value": 1e39}, "The 'clip_value' parameter"),
     (BOTH, {"early_stopping": "yes"}, "The 'early_stopping' parameter"),
     (BOTH, {"validation_fraction": 1.0}, "The 'validation_fraction' parameter"),
     (BOTH, {"early_stopping": True, "validation_fraction": 0.999}, "leaves none of n_samples=300 to train on"),
@@ -206,3 +210,35 @@ def test_convolution_without_an_image(estimator_class):
 def test_one_row_cannot_be_split(estimator_class):
     with pytest.raises(ValueError, match="leaves none of n_samples=1 to train on"):
         make(estimator_class, early_stopping=True).fit(np.ones((1, 10)))
+
+
+def test_validation_data_out_of_proportion(digits):
+    far = digits[:20].copy()
+    far[0, 0] = 1e30
+    fitted = make(NormalVAETransformer).fit(digits)
+    before = bits(fitted, digits)
+    with pytest.raises(ValueError, match="validation ELBO is (nan|-inf) after epoch 1. Look for .*X_val"):
+        fitted.fit(digits, X_val=far)
+    assert bits(fitted, digits) == before
+    # The range that was learned clips it.
+    make(ContinuousBernoulliVAETransformer).fit(digits, X_val=far)
+
+
+class NaNInEvaluation(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (1 if self.training else float("nan"))
+
+
+@pytest.mark.draws_globally
+def test_a_module_that_fails_in_evaluation(estimator_class, digits):
+    with pytest.raises(ValueError, match="validation ELBO is nan after epoch 1"):
+        make(estimator_class, encoder=NaNInEvaluation(64, 6), early_stopping=True).fit(digits)
+
+
+def test_a_generator_that_a_failed_fit_has_drawn_from_is_put_back(estimator_class, digits):
+    random_state = np.random.RandomState(3)
+    before = random_state.get_state()[1].tolist(), random_state.get_state()[2]
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match="Training diverged"):
+            getattr(make(estimator_class, random_state=random_state, learning_rate_init=1e30), method)(digits)
+        assert (random_state.get_state()[1].tolist(), random_state.get_state()[2]) == before

@@ -1,11 +1,13 @@
 """An interrupted fit goes on to the same bits, whatever interrupted it, and a checkpoint is never lost to a mishap."""
 
 import errno
+import json
 import os
 import pickle
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae._checkpoint import Checkpoint
+from skvae.inspection import SampleMonitor
 
 from conftest import Callback, bits, make
 
@@ -89,7 +92,7 @@ def test_seeds_that_are_drawn_are_kept(estimator_class, random_state, digits, tm
     stored = pickle.dumps(estimator)
     interrupt(estimator, digits, 2)
     with pytest.warns(match="Early stopping did not set in"):
-        fitted = pickle.loads(stored).fit(digits)
+        fitted = estimator.fit(digits)
     assert fitted.history_["elbo"][:2] == Checkpointed(tmp_path / "fit").history["elbo"][:2]
     with pytest.warns(match="Early stopping did not set in"):
         assert outcome(pickle.loads(stored).fit(digits), digits) == outcome(fitted, digits)
@@ -99,7 +102,9 @@ class Checkpointed:
     """What a checkpoint holds, whatever it is of."""
 
     def __init__(self, path):
-        self.history = Checkpoint(path, {}).load()["history"]
+        with np.load(path) as archive:
+            identity = json.loads(str(archive["content"]))["identity"]
+        self.history = Checkpoint(path, identity).load()["history"]
 
 
 def test_each_epoch_is_written(estimator_class, digits, tmp_path):
@@ -167,8 +172,9 @@ def test_nowhere_to_write_is_found_out_before_any_epoch(estimator_class, digits,
     with pytest.raises(OSError, match="cannot be written: No such file or directory"):
         make(estimator_class, checkpoint=tmp_path / "missing" / "fit").fit(digits)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        make(estimator_class, checkpoint=tmp_path / "folder").fit(digits)
+    for path, problem in ((tmp_path / "folder", "is a folder"), ("", "is a folder"), ("a\0b", "is not a path")):
+        with pytest.raises(ValueError, match=f"checkpoint=.*{problem}"):
+            make(estimator_class, checkpoint=path).fit(digits)
     (tmp_path / "closed").mkdir(mode=0o500)
     if os.access(tmp_path / "closed", os.W_OK):  # the superuser may write anywhere
         monkeypatch.setattr("builtins.open", refuse(open))
@@ -180,7 +186,7 @@ def refuse(function):
     """Return `open` as somebody without the right to write finds it."""
 
     def refusing(path, mode="r", *args, **kwargs):
-        if str(path).endswith(".part"):
+        if ".skvae-part-" in str(path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return function(path, mode, *args, **kwargs)
 
@@ -210,12 +216,133 @@ def test_a_full_disk_leaves_the_last_checkpoint(estimator_class, digits, tmp_pat
     assert outcome(clone(estimator).fit(digits), digits) == expected
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_device_that_is_full(estimator_class, digits, tmp_path):
-    (tmp_path / "fit.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left on device"):
-        make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
-    assert os.path.exists("/dev/full")
+def test_files_that_may_not_grow(estimator_class, digits, tmp_path):
+    resource = pytest.importorskip("resource", reason="needs a system with limits on files")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot be written: File too large"):
+            make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cold_fit_does_not_go_on_from_a_warm_one(estimator_class, digits, tmp_path):
+    path = tmp_path / "fit"
+    warm = make(estimator_class, warm_start=True).fit(digits * 100 + 7)
+    cold = clone(warm).set_params(checkpoint=path)
+    warm.set_params(checkpoint=path).fit(digits * 100 + 7)
+    with pytest.raises(ValueError, match="another training: .*module_ before was VAE .* and is not there"):
+        cold.fit(digits * 100 + 7)
+
+
+def test_a_subclass_is_another_training(estimator_class, digits, tmp_path):
+    make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
+    subclass = type("Subclass", (estimator_class,), {})
+    with pytest.raises(ValueError, match="another training: estimator was .*Transformer and is .*Subclass"):
+        subclass(**make(estimator_class, checkpoint=tmp_path / "fit").get_params()).fit(digits)
+
+
+class Gain(torch.nn.Module):
+    """A module with a number that is no weight, state of its own, and a layer that is made when it is first used."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+        self.linear = torch.nn.LazyLinear(6)
+        self.register_buffer("offset", torch.zeros((), dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return self.gain * self.linear(x) + self.offset
+
+    def get_extra_state(self):
+        return {"calls": [1, 2.5, None]}
+
+    def set_extra_state(self, state):
+        assert state == {"calls": [1, 2.5, None]}
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_modules_of_every_kind(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, encoder=Gain(1.0), early_stopping=True, n_iter_no_change=1, tol=1e6)
+    expected = outcome(estimator.fit(digits), digits)
+    estimator = make(estimator_class, **estimator.get_params() | {"checkpoint": tmp_path / "fit"})
+    interrupt(estimator, digits, 1)
+    assert outcome(estimator.fit(digits), digits) == expected
+    with pytest.raises(ValueError, match="another training: encoder was Gain"):
+        estimator.set_params(encoder=Gain(3.0)).fit(digits)
+
+
+def test_numbers_of_numpy_for_parameters(estimator_class, digits, tmp_path):
+    numbers = {"beta": np.float32(1), "early_stopping": np.True_, "n_iter_no_change": np.int64(1), "tol": np.float32(9)}
+    estimator = make(estimator_class, **numbers, checkpoint=tmp_path / "fit").fit(digits)
+    assert outcome(clone(estimator).fit(digits), digits) == outcome(estimator, digits)
+
+
+class StopAfter(Callback):
+    """A callback that stops the fit after some epochs."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        return context.task_name == "epoch" and fitted_estimator.n_iter_ >= 2
+
+
+def test_what_a_callback_has_stopped_stays_stopped(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, checkpoint=tmp_path / "fit").set_callbacks(StopAfter())
+    expected = outcome(estimator.fit(digits), digits)
+    assert estimator.n_iter_ == 2
+    for _ in range(2):
+        assert outcome(estimator.fit(digits), digits) == expected
+
+
+def test_epochs_are_counted_on(estimator_class, digits, tmp_path, capsys):
+    estimator = make(estimator_class, max_iter=6, checkpoint=tmp_path / "fit")
+    interrupt(estimator, digits, 3)
+    monitor = SampleMonitor(epochs=(2, 4, 6), random_state=0)
+    estimator.set_params(verbose=1).set_callbacks(monitor).fit(digits)
+    assert list(monitor.get_samples()[0]) == [4, 6]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["4/6", "5/6", "6/6"]
+
+
+def test_a_link_is_followed_and_a_relative_path_stays_where_it_is(estimator_class, digits, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "fit").symlink_to(tmp_path / "scratch" / "fit")
+    make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
+    assert (tmp_path / "fit").is_symlink()
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["fit"]
+
+    class Wander(Callback):
+        def on_fit_task_end(self, estimator, context):
+            monkeypatch.chdir(tmp_path / "scratch")
+
+    monkeypatch.chdir(tmp_path)
+    make(estimator_class, checkpoint="relative").set_callbacks(Wander()).fit(digits)
+    assert (tmp_path / "relative").exists()
+    assert not (tmp_path / "scratch" / "relative").exists()
+
+
+def test_two_writers_do_not_disturb_each_other(estimator_class, digits, tmp_path):
+    expected = outcome(make(estimator_class, max_iter=20).fit(digits), digits)
+    path = tmp_path / "fit"
+    with ThreadPoolExecutor(3) as pool:
+        fits = [pool.submit(make(estimator_class, max_iter=20, checkpoint=path).fit, digits) for _ in range(3)]
+        while not all(fit.done() for fit in fits):
+            if path.exists():
+                Checkpointed(path)
+    assert [outcome(fit.result(), digits) for fit in fits] == [expected] * 3
+    assert [file.name for file in tmp_path.iterdir()] == ["fit"]
+
+
+def test_what_was_left_of_a_write_is_removed_in_time(estimator_class, digits, tmp_path):
+    old, new, foreign = (tmp_path / name for name in (".fit.skvae-part-1", ".fit.skvae-part-2", "fit.part"))
+    for path in (old, new, foreign):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    os.utime(foreign, (0, 0))
+    make(estimator_class, checkpoint=tmp_path / "fit").fit(digits)
+    assert not old.exists()
+    assert new.exists()
+    assert foreign.exists()
 
 
 def test_partial_fit_takes_no_notice(estimator_class, digits, tmp_path):

@@ -341,3 +341,14 @@ def test_embed_is_what_the_last_layer_sees(classifier_class, labelled):
     logits = classifier.embed(X) @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, classifier.predict_proba(X), atol=1e-6)
+
+
+def test_what_overflows_is_an_error(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    far = np.where(np.random.RandomState(0).rand(5, 64) > 0.5, 3.4e38, -3.4e38)
+    for method in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(ValueError, match=r"of row \d of X is not finite. Its values are out of proportion"):
+            method(far)
+    with pytest.raises(ValueError, match="The validation loss is (nan|inf) after epoch 1. .*X_val"):
+        classifier.fit(X, y, X_val=far, y_val=y[:5])

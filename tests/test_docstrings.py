@@ -24,7 +24,8 @@ def public_objects():
     for module_name in MODULES:
         module = __import__(module_name, fromlist=["__all__"])
         for name in module.__all__:
-            yield f"{module_name}.{name}"
+            if callable(getattr(module, name)):
+                yield f"{module_name}.{name}"
             if inspect.isclass(getattr(module, name)):
                 for member, value in inspect.getmembers(getattr(module, name)):
                     function = value.fget if isinstance(value, property) else value
@@ -38,6 +39,12 @@ def resolve(name):
     for part in name.removeprefix(f"{module_name}.").split("."):
         value = getattr(value, part)
     return value
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (Path(__file__).parents[1] / "docs" / "api.rst").read_text()
+    listed = {f"skvae.{line.strip()}" for line in page.splitlines() if re.fullmatch(r"   [\w.]+", line)}
+    assert listed == {f"{module}.{name}" for module in MODULES for name in __import__(module, fromlist="_").__all__}
 
 
 # The methods of the distribution are those of torch.distributions, whose parameters are documented there.

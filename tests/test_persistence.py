@@ -2,8 +2,10 @@
 
 import copy
 import io
+import json
 import pickle
 import random
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae import TRUSTED_TYPES, ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 
 from conftest import bits
@@ -39,7 +41,7 @@ def in_joblib(model):
 
 
 def from_skops(blob):
-    return skops.io.loads(blob, trusted=skops.io.get_untrusted_types(data=blob))
+    return skops.io.loads(blob, trusted=TRUSTED_TYPES)
 
 
 FORMATS = {
@@ -117,9 +119,48 @@ def test_no_training_data_and_little_else_than_weights(name, form, models):
 
 
 def test_skops_needs_trust_in_this_library_alone(models):
-    for model in models.values():
-        untrusted = skops.io.get_untrusted_types(data=skops.io.dumps(model))
-        assert all(name.startswith("skvae.") for name in untrusted), untrusted
+    asked_for = {name for model in models.values() for name in skops.io.get_untrusted_types(data=skops.io.dumps(model))}
+    assert asked_for <= set(TRUSTED_TYPES)
+    for name in TRUSTED_TYPES:
+        module, _, attribute = name.rpartition(".")
+        trusted = getattr(sys.modules[module], attribute)
+        assert isinstance(trusted, type)
+        assert trusted.__module__ == module
+
+
+def node(kind, name, module, **content):
+    return {"__class__": name, "__module__": module, "__loader__": f"{kind}Node", **content}
+
+
+def test_skops_files_cannot_reach_through_this_library(models, tmp_path):
+    """A file may name what a module of ours has imported, under a name that begins with ours."""
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(models["simple CNN"]))) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(files["schema.json"])
+    function = node("Function", "os", "skvae._checkpoint")
+    method = node("Method", "os", "skvae._checkpoint", content={"func": "system", "obj": function})
+    plain = {
+        name: node("Json", "str", "builtins", content=json.dumps(value), is_json=True)
+        for name, value in {"args": f"touch {tmp_path / 'harm'}", "kwds": {}, "namespace": None}.items()
+    }
+    arguments = plain | {"args": node("Tuple", "tuple", "builtins", content=[plain["args"]])}
+    disguised = node("Partial", "VAE", "skvae._vae", content={"func": method, **arguments})
+    state = schema["content"]["content"]
+    network = state["net_"]["content"]["network"]
+    network.update(__class__="NormalLikelihood", __module__="skvae._vae")
+    network["content"]["content"]["state_dict"] = disguised
+    evil = io.BytesIO()
+    with zipfile.ZipFile(evil, "w") as archive:
+        for name, content in (files | {"schema.json": json.dumps(schema)}).items():
+            archive.writestr(name, content)
+    asked_for = skops.io.get_untrusted_types(data=evil.getvalue())
+    assert "skvae._checkpoint.os.system" in asked_for
+    with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
+        from_skops(evil.getvalue())
+    # Whoever trusts a prefix gets no further than the network, which is of a wrong type.
+    with pytest.raises(ValueError, match="holds a NormalLikelihood where its network should be"):
+        skops.io.loads(evil.getvalue(), trusted=asked_for)
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -223,13 +264,12 @@ def mutate(blob, moments):
 @pytest.mark.parametrize("name", ["normal", "continuous_bernoulli", "simple_cnn", "multilayer_cnn", "pipeline"])
 def test_a_damaged_skops_file_is_an_error_or_the_right_model(name):
     blob = (FOLDERS[-1] / f"{name}.skops").read_bytes()
-    trusted = skops.io.get_untrusted_types(data=blob)
-    expected = {key: value.tobytes() for key, value in computed(skops.io.loads(blob, trusted=trusted)).items()}
+    expected = {key: value.tobytes() for key, value in computed(from_skops(blob)).items()}
     moments = random.Random(0)
     n_errors = 0
     for _ in range(300):
         try:
-            loaded = skops.io.loads(mutate(blob, moments), trusted=trusted)
+            loaded = from_skops(mutate(blob, moments))
             found = computed(loaded)
         except Exception:
             n_errors += 1

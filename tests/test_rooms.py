@@ -14,18 +14,26 @@ PACKAGE = Path(skvae.__file__).parent
 # Module: the modules of skvae and the third-party packages that it may import.
 ROOMS = {
     "_validation": (set(), {"numpy", "sklearn", "torch"}),
+    "_distributed": (set(), {"torch"}),
     "distributions": (set(), {"torch"}),
     "_version": (set(), set()),
-    "_networks": ({"_version"}, {"torch", "numpy"}),
-    "_vae": ({"distributions"}, {"torch"}),
-    "_training": (set(), {"torch", "numpy"}),
+    "_networks": ({"_distributed", "_version"}, {"torch", "numpy"}),
+    "_vae": ({"_distributed", "distributions"}, {"torch"}),
+    "_training": ({"_distributed"}, {"torch", "numpy"}),
     "_checkpoint": (set(), {"numpy"}),
-    "_base": ({"_validation", "distributions", "_vae", "_training", "_checkpoint"}, {"numpy", "sklearn", "torch"}),
+    "_base": (
+        {"_validation", "_distributed", "distributions", "_vae", "_training", "_checkpoint"},
+        {"numpy", "sklearn", "torch"},
+    ),
     "_transformers": (
         {"_validation", "_base", "_networks", "_vae", "distributions"},
         {"numpy", "sklearn", "torch"},
     ),
     "classifiers": ({"_validation", "_networks"}, {"numpy", "scipy", "sklearn", "skorch", "torch"}),
+    "onnx": (
+        {"_validation", "distributions", "_networks", "_vae", "_base", "classifiers"},
+        {"numpy", "onnx", "onnxscript", "skl2onnx", "sklearn", "torch"},
+    ),
     "datasets": (set(), {"numpy", "sklearn"}),
     "model_selection": ({"_validation"}, {"joblib", "numpy", "pandas", "sklearn"}),
     "inspection": ({"_validation"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
@@ -65,7 +73,9 @@ def test_importing_skvae_is_free_of_optional_packages():
 import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
 import skvae, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics, skvae.model_selection
-print(*sorted({"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"} & (set(sys.modules) - before)))
+optional = {"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"}
+optional |= {"onnx", "onnxruntime", "onnxscript", "skl2onnx"}
+print(*sorted(optional & (set(sys.modules) - before)))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

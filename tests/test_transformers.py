@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
@@ -154,6 +155,17 @@ def test_units_of_the_data(digits):
             of_raw.inverse_transform(Z) / 255, of_unit.inverse_transform(Z), rtol=1e-4, atol=1e-5
         )
         assert of_raw.history_["elbo"][-1] + 64 * np.log(255) == pytest.approx(of_unit.history_["elbo"][-1], rel=1e-5)
+
+
+def test_ranges_that_float32_cannot_span(digits):
+    X = digits * 2e37
+    for estimator in (
+        make(NormalVAETransformer),
+        make(ContinuousBernoulliVAETransformer, data_range=(-3.3e38, 3.3e38)),
+    ):
+        wide, narrow = clone(estimator).fit(X).transform(X), estimator.fit(X.astype(np.float32)).transform(X)
+        np.testing.assert_allclose(narrow, wide, atol=1e-3)
+        assert np.ptp(narrow) > 0.1
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])

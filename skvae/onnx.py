@@ -1,0 +1,408 @@
+"""Fitted estimators as ONNX graphs, which run without torch, scikit-learn and this library.
+
+Importing this module registers the estimators of the library with skl2onnx, so that ``skl2onnx.to_onnx`` converts
+them, and any Pipeline that holds one, with all its options. Built-in networks are written node by node; modules and
+likelihoods of a user's own go through torch's exporter.
+"""
+
+import copy
+import warnings
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
+from torch import nn
+
+from skvae import distributions
+from skvae._base import BaseVAETransformer
+from skvae._networks import ConvEncoder, DenseNetwork, Template
+from skvae._vae import ContinuousBernoulliLikelihood, NormalLikelihood
+from skvae._validation import check_is_fitted
+from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+
+try:
+    import onnx
+    from skl2onnx import convert_sklearn, update_registered_converter
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes as shape_classifier
+    from skl2onnx.common.utils_classifier import get_label_classes
+except ImportError as error:
+    raise ImportError(f"skvae.onnx needs onnx and skl2onnx: pip install skvae[onnx]. {error}") from error
+
+__all__ = ["decoder_to_onnx", "to_onnx"]
+
+_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
+
+# Operators that draw random numbers; dropout that is still there in evaluation mode is one.
+_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
+
+
+def to_onnx(estimator):
+    """Return what a fitted estimator computes as an ONNX graph.
+
+    The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
+    that ends in one, its output is what `transform` returns; of a classifier it has two, the labels and the
+    probabilities. The units of a VAE's data are part of the graph; its checks are not: missing values go through, and
+    values outside a `data_range` are clipped.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A VAE transformer, a CNN classifier, or a Pipeline of these and of scikit-learn's own steps. It may have been
+        fitted on any device.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The graph. Its bytes for a file are ``model.SerializeToString()``.
+
+    Raises
+    ------
+    NotFittedError
+        When `estimator` is not fitted.
+    ValueError
+        When torch cannot export a module of the user's own.
+
+    See Also
+    --------
+    decoder_to_onnx : The way back.
+
+    Notes
+    -----
+    ``skl2onnx.to_onnx(estimator, X[:1])``, once this module is imported, does the same for an input of the type of `X`,
+    for the columns of a DataFrame as inputs of their own, and with further options.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skvae import NormalVAETransformer
+    >>> from skvae.onnx import to_onnx
+    >>> X, y = load_digits(return_X_y=True)
+    >>> vae = NormalVAETransformer(8, max_iter=5, random_state=0)
+    >>> model = to_onnx(make_pipeline(vae, LogisticRegression(max_iter=1000)).fit(X, y))
+    >>> [output.name for output in model.graph.output]
+    ['label', 'probabilities']
+    """
+    check_is_fitted(estimator)
+    _register()
+    return convert_sklearn(
+        estimator,
+        name=type(estimator).__name__,
+        initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
+        options={"zipmap": False} if is_classifier(estimator) else None,  # probabilities as an array
+    )
+
+
+def decoder_to_onnx(vae):
+    """Return the decoder of a fitted VAE as an ONNX graph.
+
+    Its input is ``"Z"``, a float32 tensor of shape (n_samples, n_components), and its output ``"X"`` what
+    `inverse_transform` returns: the mean of p(x | z) in the units of the training data. For standard-normal ``"Z"``
+    these are samples, as of `sample`.
+
+    Parameters
+    ----------
+    vae : NormalVAETransformer or ContinuousBernoulliVAETransformer
+        A fitted VAE transformer. It may have been fitted on any device.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The graph. Its bytes for a file are ``model.SerializeToString()``.
+
+    Raises
+    ------
+    NotFittedError
+        When `vae` is not fitted.
+    TypeError
+        When `vae` is not a VAE transformer.
+    ValueError
+        When torch cannot export a module of the user's own.
+
+    See Also
+    --------
+    to_onnx : What `transform` computes, and whole Pipelines.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skvae import NormalVAETransformer
+    >>> from skvae.onnx import decoder_to_onnx
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> model = decoder_to_onnx(NormalVAETransformer(8, max_iter=5, random_state=0).fit(X))
+    >>> [node.op_type for node in model.graph.node][:3]
+    ['Gemm', 'Sigmoid', 'Gemm']
+    """
+    if not isinstance(vae, BaseVAETransformer):
+        raise TypeError(
+            f"decoder_to_onnx takes a VAE transformer, which has a decoder; got {type(vae).__name__}. Of a Pipeline, "
+            f"give the step that is one, such as pipeline[0]."
+        )
+    check_is_fitted(vae)
+    return convert_sklearn(
+        _Decoder(vae),
+        name=type(vae).__name__,
+        initial_types=[("Z", FloatTensorType([None, vae.module_.n_components]))],
+        final_types=[("X", None)],
+    )
+
+
+class _Decoder(TransformerMixin, BaseEstimator):
+    """The decoder of a VAE as a transformer of its own."""
+
+    def __init__(self, vae):
+        self.vae = vae
+
+
+class _Graph:
+    """The graph that skl2onnx is building, written node by node.
+
+    Parameters
+    ----------
+    scope : skl2onnx.common._topology.Scope
+        The source of unique names.
+    container : skl2onnx.common._container.ModelComponentContainer
+        What holds nodes and constants.
+    """
+
+    def __init__(self, scope, container):
+        self.scope, self.container = scope, container
+
+    def add(self, op_type, *inputs, **attributes):
+        """Add a node, whose inputs are names of what is there or arrays, and return the name of its output."""
+        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
+        output = self.scope.get_unique_variable_name(op_type.lower())
+        name = self.scope.get_unique_operator_name(op_type)
+        self.container.add_node(op_type, names, output, name=name, **attributes)
+        return output
+
+    def _constant(self, value):
+        name = self.scope.get_unique_variable_name("constant")
+        self.container.initializers.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def finish(self, name, variable):
+        """Make what has this name a variable of skl2onnx."""
+        self.container.add_node("Identity", name, variable.full_name, name=self.scope.get_unique_operator_name("Out"))
+
+    def add_module(self, role, module, x, n_inputs):
+        """Add what torch makes of `module`, applied to the columns `x`, and return the name of its output."""
+        model = _export(role, module, n_inputs, self.container.target_opset_any_domain(""))
+        graph, prefix = model.graph, f"{self.scope.get_unique_operator_name(role)}_"
+        _add_prefix(graph, prefix)
+        self.container.add_node("Identity", x, graph.input[0].name, name=f"{prefix}input")
+        self.container.nodes.extend(graph.node)
+        self.container.initializers.extend(graph.initializer)
+        self.container.node_domain_version_pair_sets.update(
+            (opset.domain, opset.version) for opset in model.opset_import
+        )
+        return graph.output[0].name
+
+
+def _add_prefix(graph, prefix):
+    """Put `prefix` ahead of every name in a graph and in the graphs of its branches; what has no name gets none."""
+    for node in graph.node:
+        node.name = node.name and prefix + node.name
+        node.input[:] = [name and prefix + name for name in node.input]
+        node.output[:] = [name and prefix + name for name in node.output]
+        for attribute in node.attribute:
+            for branch in (attribute.g, *attribute.graphs):
+                _add_prefix(branch, prefix)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = prefix + value.name
+
+
+def _export(role, module, n_inputs, opset):
+    """Return the model that torch's exporter makes of a module of the user's own."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"torch needs onnxscript to export the {role}: pip install skvae[onnx]. {error}") from error
+    name = type(module.likelihood if isinstance(module, _Mean) else module).__name__
+    module = copy.deepcopy(module).cpu().eval()
+    example = torch.zeros(2, n_inputs, dtype=torch.float32, device="cpu")
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n_samples")},))
+            model = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False).model_proto
+    except Exception as error:
+        raise ValueError(
+            f"torch cannot export the {role} {name} to ONNX: {str(error).strip().splitlines()[0]} It has to be one "
+            f"graph for any number of rows (x.shape[0], not len(x)), without decisions that depend on their values."
+        ) from error
+    random = {node.op_type for node in model.graph.node if node.op_type.startswith(_RANDOM)}
+    if random:
+        raise ValueError(
+            f"The {role} {name} draws random numbers in evaluation mode ({', '.join(sorted(random))}); its ONNX graph "
+            f"would draw others. Let it draw in training mode only."
+        )
+    return model
+
+
+class _Mean(nn.Module):
+    """The mean of a likelihood of the user's own."""
+
+    def __init__(self, likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, parameters):
+        return self.likelihood.mean(parameters)
+
+
+def _convert_encoder(scope, operator, container):
+    """Write what `transform` computes: the posterior mean."""
+    vae = operator.raw_operator
+    graph = _Graph(scope, container)
+    # What float32 may not hold is mapped in float64, as in the estimator.
+    dtype = np.float32 if all(isinstance(v.type, FloatTensorType) for v in operator.inputs) else np.float64
+    x = _add_rows(graph, operator.inputs, dtype)
+    x = graph.add("Div", graph.add("Sub", x, dtype(vae.shift_)), dtype(vae.scale_))
+    if dtype == np.float64:
+        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
+    if vae._clip:
+        x = graph.add("Clip", x, np.float32(0), np.float32(1))
+    mean = _add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
+    graph.finish(mean, operator.outputs[0])
+
+
+def _convert_decoder(scope, operator, container):
+    """Write what `inverse_transform` computes: the mean of the likelihood in the units of the data."""
+    vae, (source,) = operator.raw_operator.vae, operator.inputs
+    graph = _Graph(scope, container)
+    likelihood = vae.module_.likelihood
+    n_outputs = likelihood.n_parameters * vae.n_features_in_
+    # The mean of a normal likelihood is the first of its parameters, and the other is not needed.
+    n_wanted = vae.n_features_in_ if type(likelihood) is NormalLikelihood else n_outputs
+    x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
+    if type(likelihood) is ContinuousBernoulliLikelihood:
+        x = _add_continuous_bernoulli_mean(graph, x)
+    elif type(likelihood) is not NormalLikelihood:
+        x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
+    x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(vae.scale_))
+    x = graph.add("Cast", graph.add("Add", x, np.float64(vae.shift_)), to=onnx.TensorProto.FLOAT)
+    graph.finish(x, operator.outputs[0])
+
+
+def _convert_classifier(scope, operator, container):
+    """Write the labels and the probabilities of a CNN classifier."""
+    classifier = operator.raw_operator
+    labels, probabilities = operator.outputs
+    graph = _Graph(scope, container)
+    network = classifier.net_.module_
+    x = _add_images(graph, _add_rows(graph, operator.inputs, np.float32), network.config["image_shape"])
+    for layer in (*network.features, network.head):
+        x = _add_layer(graph, layer, x)
+    y = graph.add("Softmax", x, axis=1)
+    if isinstance(probabilities.type, DoubleTensorType):
+        y = graph.add("Cast", y, to=onnx.TensorProto.DOUBLE)
+    graph.finish(y, probabilities)
+    classes = get_label_classes(scope, classifier)
+    classes = classes.astype(np.int64) if classes.dtype.kind in "biuf" else classes.astype(object)
+    graph.finish(graph.add("Gather", classes, graph.add("ArgMax", x, axis=1, keepdims=0)), labels)
+
+
+def _add_rows(graph, variables, dtype):
+    """Write the variables side by side; they are one, or with a DataFrame the columns."""
+    to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    names = [graph.add("Cast", variable.full_name, to=to) for variable in variables]
+    return names[0] if len(names) == 1 else graph.add("Concat", *names, axis=1)
+
+
+def _add_network(graph, role, network, x, n_inputs, n_wanted):
+    """Write an encoder or a decoder and return the name of its output's first `n_wanted` columns."""
+    if type(network) is ConvEncoder:
+        x = _add_images(graph, x, network.config["image_shape"])
+        for layer in (network.convolution, nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()):
+            x = _add_layer(graph, layer, x)
+        network = network.dense
+    if type(network) is DenseNetwork:
+        *hidden, last = network.layers
+        for layer in hidden:
+            x = graph.add(_ACTIVATIONS[network.config["activation"]], _add_layer(graph, layer, x))
+        return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
+    y = graph.add_module(role, network.module if isinstance(network, Template) else network, x, n_inputs)
+    return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))
+
+
+def _add_images(graph, x, image_shape):
+    """Write rows as images with the channels first; a 0 in a shape keeps the number of rows."""
+    return graph.add("Transpose", graph.add("Reshape", x, np.array([0, *image_shape])), perm=[0, 3, 1, 2])
+
+
+def _add_layer(graph, layer, x):
+    """Write a layer of the built-in networks."""
+    match layer:
+        case nn.Linear():
+            return graph.add("Gemm", x, _array(layer.weight), _array(layer.bias), transB=1)
+        case nn.Conv2d():
+            return graph.add("Conv", x, _array(layer.weight), _array(layer.bias), pads=[1, 1, 1, 1])
+        case nn.MaxPool2d():
+            return graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+        case nn.Flatten():
+            return graph.add("Flatten", x)
+        case nn.ReLU():
+            return graph.add("Relu", x)
+        case nn.Identity():
+            return x
+    raise NotImplementedError(f"There is no converter for the layer {type(layer).__name__}.")
+
+
+def _array(parameter):
+    return parameter.detach().cpu().numpy()
+
+
+def _add_continuous_bernoulli_mean(graph, e):
+    """Write the mean for the logits `e`, as `skvae.distributions` computes it: from the likelier end of [0, 1].
+
+    With a = |e| that end is ahead by 1 / a - 1 / (exp(a) - 1), or for a < 1, where this cancels, by a series.
+    """
+    a, one = graph.add("Abs", e), np.float32(1)
+    near, far = graph.add("Min", a, one), graph.add("Max", a, one)
+    square = graph.add("Mul", near, near)
+    *coefficients, series = map(np.float32, distributions._MEAN_SERIES[: distributions._FLOAT32_TERMS])
+    for coefficient in reversed(coefficients):
+        series = graph.add("Add", graph.add("Mul", square, series), coefficient)
+    series = graph.add("Sub", np.float32(0.5), graph.add("Mul", near, series))
+    t = graph.add("Exp", graph.add("Neg", far))
+    closed = graph.add("Sub", graph.add("Reciprocal", far), graph.add("Div", t, graph.add("Sub", one, t)))
+    lower = graph.add("Where", graph.add("Less", a, one), series, closed)
+    return graph.add("Where", graph.add("Less", e, np.float32(0)), lower, graph.add("Sub", one, lower))
+
+
+def _parse_encoder(scope, model, inputs, custom_parsers=None):
+    """Declare the output, which is float32 for any input."""
+    operator = scope.declare_local_operator("SkvaeEncoder", model)
+    operator.inputs = inputs
+    operator.outputs.append(scope.declare_local_variable("variable", FloatTensorType()))
+    return operator.outputs
+
+
+def _shape_encoder(operator):
+    vae = operator.raw_operator
+    check_is_fitted(vae)
+    n_rows = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type = FloatTensorType([n_rows, vae.module_.n_components])
+
+
+def _shape_decoder(operator):
+    n_rows = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type = FloatTensorType([n_rows, operator.raw_operator.vae.n_features_in_])
+
+
+def _register():
+    """Tell skl2onnx about the estimators, those derived from them elsewhere included."""
+    classes = [BaseVAETransformer]
+    for cls in classes:  # which grows on the way
+        classes += cls.__subclasses__()
+        update_registered_converter(cls, "SkvaeEncoder", _shape_encoder, _convert_encoder, parser=_parse_encoder)
+    update_registered_converter(_Decoder, "SkvaeDecoder", _shape_decoder, _convert_decoder)
+    options = {"zipmap": [True, False, "columns"], "nocl": [False, True], "output_class_labels": [False, True]}
+    for cls in (SimpleCNNClassifier, MultilayerCNNClassifier):
+        update_registered_converter(cls, "SkvaeClassifier", shape_classifier, _convert_classifier, options=options)
+
+
+_register()

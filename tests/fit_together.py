@@ -1,0 +1,198 @@
+"""What each of the processes does that tests/test_distributed.py starts: fit together, and note how it ended.
+
+python tests/fit_together.py RANK SIZE FOLDER SCENARIO...
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+from conftest import Callback
+
+X = load_digits(return_X_y=True)[0][:300]
+SMALL = {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0}
+
+
+def normal(**parameters):
+    return NormalVAETransformer(**{**SMALL, **parameters})
+
+
+def continuous_bernoulli(**parameters):
+    return ContinuousBernoulliVAETransformer(**{**SMALL, **parameters})
+
+
+def with_dropout():
+    generator = torch.Generator().manual_seed(0)
+    encoder = torch.nn.Sequential(torch.nn.Linear(64, 6), torch.nn.Dropout(0.5))
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    return normal(encoder=encoder)
+
+
+# Fits that one process can do as well.
+FITS = {
+    "short last minibatch": lambda: normal().fit(X),
+    "uneven parts": lambda: normal(batch_size=7).fit(X),
+    "a minibatch of one row": lambda: normal(batch_size=299).fit(X),
+    "convolution and dropout": lambda: continuous_bernoulli(dropout=0.2).fit(X),
+    "early stopping": lambda: normal(early_stopping=True, n_iter_no_change=1, tol=4.0, max_iter=20).fit(X),
+    "one row to validate": lambda: normal(early_stopping=True).fit(X, X_val=X[:1]),
+    "warm start": lambda: normal(warm_start=True).fit(X).fit(X[:100]),
+    "in parts": lambda: normal().partial_fit(X[:150]).partial_fit(X[150:]),
+}
+
+
+class AtEpoch(Callback):
+    """A callback that does something after an epoch, in one process alone."""
+
+    def __init__(self, rank, epoch, act):
+        self.epoch, self.act = epoch, act if int(sys.argv[1]) == rank else lambda: False
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch" and context.task_id + 1 == self.epoch:
+            return self.act()
+        return False
+
+
+def fail(error):
+    raise error
+
+
+class FailsInOneProcess(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(64, 6)
+        torch.nn.init.zeros_(self.weight)
+        torch.nn.init.zeros_(self.bias)
+        self.n_calls = 0
+
+    def forward(self, x):
+        if self.training:
+            self.n_calls += 1
+            if self.n_calls == 5 and int(sys.argv[1]) == 1:
+                raise RuntimeError("out of luck")
+        return super().forward(x)
+
+
+def failing(rank, estimator, make_data=lambda rank: X):
+    """Fit what was fitted before, where it must fail; return the error and whether the estimator is as it was."""
+    estimator = normal().fit(X).set_params(**estimator.get_params())
+    before = estimator.transform(X).tobytes()
+    try:
+        estimator.fit(make_data(rank))
+    except BaseException as error:
+        return type(error).__name__, str(error), estimator.transform(X).tobytes() == before
+    return "no error", "", True
+
+
+def with_callback(estimator, callback):
+    return estimator.set_callbacks(callback)
+
+
+def other_data(rank):
+    return X[rank:]
+
+
+def missing_value(rank):
+    return np.where((np.arange(X.size).reshape(X.shape) == 99) & (rank == 1), np.nan, X)
+
+
+FAILURES = {
+    "other data": lambda rank: failing(rank, normal(), other_data),
+    "other parameters": lambda rank: failing(rank, normal(beta=1.0 + rank)),
+    "a missing value in one": lambda rank: failing(rank, normal(), missing_value),
+    "a module that fails in one": lambda rank: failing(rank, normal(encoder=FailsInOneProcess())),
+    "divergence": lambda rank: failing(rank, normal(learning_rate_init=1e30)),
+}
+
+
+def callback_fails(rank):
+    estimator = normal().set_callbacks(AtEpoch(1, 2, lambda: fail(OSError("printer on fire"))))
+    try:
+        estimator.fit(X)
+    except Exception as error:
+        return type(error).__name__, str(error), not hasattr(estimator, "module_")
+
+
+def one_stops(rank):
+    return normal().set_callbacks(AtEpoch(1, 2, lambda: True)).fit(X).n_iter_
+
+
+def interrupted(rank):
+    """Ctrl-C in one process, then all again: together they end as if nothing had happened."""
+    path = Path(sys.argv[3]) / "checkpoint" / "fit"
+    path.parent.mkdir(exist_ok=True)
+    estimator = normal(checkpoint=path).set_callbacks(AtEpoch(1, 2, lambda: fail(KeyboardInterrupt())))
+    try:
+        estimator.fit(X)
+    except BaseException as error:
+        name = type(error).__name__
+    estimator.set_callbacks()
+    resumed, whole = estimator.fit(X), normal().fit(X)
+    same = resumed.transform(X).tobytes() == whole.transform(X).tobytes() and resumed.history_ == whole.history_
+    return name, same, [file.name for file in path.parent.iterdir()]
+
+
+def fresh_randomness(rank):
+    return [normal(random_state=seed).fit(X).transform(X).tobytes() for seed in (None, np.random.RandomState(3))]
+
+
+def printed(rank):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        normal(verbose=1).fit(X)
+    return len(output.getvalue().splitlines())
+
+
+OTHERS = {
+    **FAILURES,
+    "a callback that fails in one": callback_fails,
+    "a callback that stops in one": one_stops,
+    "Ctrl-C in one": interrupted,
+    "fresh randomness": fresh_randomness,
+    "what is printed": printed,
+    "dropout of a module": lambda rank: with_dropout().fit(X).transform(X).tobytes(),
+}
+
+
+def killed(rank):
+    """Be killed, or find out that another process was."""
+    callback = AtEpoch(1, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    try:
+        normal(max_iter=100_000).set_callbacks(callback).fit(X)
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def main():
+    """Run the scenarios of the command line, and leave their outcomes in the folder."""
+    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    outcomes = {}
+    for name in FITS if "fits" in sys.argv else ():
+        fitted = FITS[name]()
+        outcomes[name] = fitted.transform(X), fitted.history_, fitted.n_iter_, fitted.shift_
+    for name in OTHERS if "others" in sys.argv else ():
+        outcomes[name] = OTHERS[name](rank)
+    if "killed" in sys.argv:
+        outcomes["killed"] = killed(rank)
+    (folder / f"outcomes{rank}").write_bytes(pickle.dumps(outcomes))
+    if "killed" in sys.argv:
+        os._exit(0)  # there is nobody left to say goodbye to
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

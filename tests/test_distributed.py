@@ -1,0 +1,178 @@
+"""Processes that fit together end with the same bits, which are those of one process but for rounding; none hangs."""
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from fit_together import FITS, X
+from sklearn.exceptions import ConvergenceWarning
+
+from skvae._distributed import Group, ShardedGenerator, current_group, draw_rows
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
+
+
+def start(folder, n_processes, *scenarios):
+    """Return what each process has found out."""
+    np.save(folder / "X.npy", X)
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).with_name("fit_together.py"))]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(n_processes), str(folder), *scenarios],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(n_processes)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    outcomes = []
+    for rank, error in enumerate(errors):
+        path = folder / f"outcomes{rank}"
+        outcomes.append(pickle.loads(path.read_bytes()) if path.exists() else error)
+    return outcomes
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def fits(request, tmp_path_factory):
+    """What each process has fitted."""
+    return start(tmp_path_factory.mktemp("fits"), request.param, "fits")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("others"), 2, "others")
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fits_are_those_of_one_process(name, fits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        alone = FITS[name]()
+    latents, history, n_iter, shift = fits[0][name]
+    for other in fits[1:]:
+        assert other[name][0].tobytes() == latents.tobytes()
+        assert repr(other[name][1:]) == repr((history, n_iter, shift))
+    assert n_iter == alone.n_iter_
+    np.testing.assert_allclose(latents, alone.transform(X), rtol=1e-3, atol=2e-4)
+    for key, values in alone.history_.items():
+        np.testing.assert_allclose(history[key], values, rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("name", "own_error", "report"),
+    [
+        ("a missing value in one", ("ValueError", "Input X contains NaN"), "rank 1: ValueError: Input X contains NaN"),
+        ("a module that fails in one", ("RuntimeError", "out of luck"), "rank 1: RuntimeError: out of luck"),
+        ("a callback that fails in one", ("OSError", "printer on fire"), "rank 1: OSError: printer on fire"),
+    ],
+)
+def test_what_fails_in_one_stops_all(name, own_error, report, others):
+    (first, first_message, first_as_before), (second, second_message, second_as_before) = (o[name] for o in others)
+    assert (second, second_message.splitlines()[0].rstrip(".")) == own_error
+    assert first == "PeerError"
+    assert first_message.startswith("The fit was stopped in all processes, since it failed in another one.")
+    assert report in first_message
+    assert first_as_before
+    assert second_as_before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other data", "have to fit the same: X is float64 array of shape .* in rank 0 and .* in rank 1"),
+        ("other parameters", "have to fit the same: beta is 1.0 in rank 0 and 2.0 in rank 1"),
+        ("divergence", "Training diverged in epoch 1"),
+    ],
+)
+def test_what_fails_in_all_says_so_in_all(name, message, others):
+    for outcome in others:
+        error, found, is_as_before = outcome[name]
+        assert error == "ValueError"
+        assert re.search(message, found), found
+        assert is_as_before
+
+
+def test_a_callback_in_one_process_stops_all(others):
+    assert [outcome["a callback that stops in one"] for outcome in others] == [2, 2]
+
+
+def test_ctrl_c_in_one_process_and_on_from_the_checkpoint(others):
+    assert [outcome["Ctrl-C in one"] for outcome in others] == [
+        ("PeerError", True, ["fit"]),
+        ("KeyboardInterrupt", True, ["fit"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["fresh randomness", "dropout of a module"])
+def test_all_end_with_the_same_bits(name, others):
+    assert others[0][name] == others[1][name]
+
+
+def test_one_process_prints(others):
+    assert [outcome["what is printed"] for outcome in others] == [4, 0]
+
+
+def test_a_process_that_is_killed_stops_the_others(tmp_path):
+    survivor, victim = start(tmp_path, 2, "killed")
+    assert isinstance(victim, str)  # it has left nothing but what it printed
+    error, message = survivor["killed"]
+    assert error == "PeerError"
+    assert "Another process of the group is gone" in message
+
+
+def test_there_is_no_group_without_torch_distributed():
+    assert current_group() is None
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 5, 128])
+def test_parts_are_all_of_the_rows(n_rows):
+    parts = []
+    for rank in range(3):
+        group = Group.__new__(Group)
+        group.rank, group.size = rank, 3
+        parts += range(*group.part(n_rows))
+    assert parts == list(range(n_rows))
+
+
+def test_a_process_draws_its_rows_of_what_all_draw():
+    def draw(generator):
+        return draw_rows(lambda shape: torch.randn(shape, generator=generator), torch.Size((2, 3)), generator)
+
+    whole = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    generator = ShardedGenerator("cpu")
+    generator.manual_seed(0)
+    generator.start, generator.n_rows = 2, 5
+    assert torch.equal(draw(generator), whole[2:4])
+    whole = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(draw(torch.Generator().manual_seed(0)), whole)
+
+
+@pytest.mark.slow
+def test_the_example_runs_under_torchrun(tmp_path):
+    example = Path(__file__).parents[1] / "examples" / "several_processes.py"
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(example)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, *command, "--output", str(tmp_path / "vae")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("epoch ") == 20
+    assert joblib.load(tmp_path / "vae").n_iter_ == 20

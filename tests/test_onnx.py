@@ -1,0 +1,310 @@
+"""Graphs give what the estimators give, without torch, and what cannot be one is an error."""
+
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pandas as pd
+import pytest
+import skl2onnx
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._transformers import make_vae
+from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+from skvae.distributions import ContinuousBernoulli
+from skvae.onnx import _add_prefix, decoder_to_onnx, to_onnx
+
+from conftest import make
+
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def session(model):
+    onnx.checker.check_model(model, full_check=True)
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+def run(model, **inputs):
+    return session(model).run(None, inputs)
+
+
+def latents(n_rows, n_components):
+    return 4 * np.random.RandomState(0).standard_normal((n_rows, n_components)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labelled_digits():
+    """The digits in float32, and their labels."""
+    X, y = load_digits(return_X_y=True)
+    return X[:300].astype(np.float32), y[:300]
+
+
+def test_encoder_is_transform(fitted, digits):
+    X = np.concatenate([digits, 3 * digits - 5]).astype(np.float32)  # some of it off the range of the training data
+    model = session(to_onnx(fitted))
+    (Z,) = model.run(None, {"X": X})
+    np.testing.assert_allclose(Z, fitted.transform(X), **TOLERANCE)
+    np.testing.assert_allclose(model.run(None, {"X": X[:1]})[0], Z[:1], **TOLERANCE)
+    assert model.run(None, {"X": X[:0]})[0].shape == (0, 3)
+
+
+def test_decoder_is_inverse_transform(fitted):
+    Z = latents(500, 3)
+    model = session(decoder_to_onnx(fitted))
+    (X,) = model.run(None, {"Z": Z})
+    assert X.dtype == np.float32
+    np.testing.assert_allclose(X, fitted.inverse_transform(Z), **TOLERANCE)
+    np.testing.assert_allclose(model.run(None, {"Z": Z[:1]})[0], X[:1], **TOLERANCE)
+    assert model.run(None, {"Z": Z[:0]})[0].shape == (0, 64)
+
+
+@pytest.mark.parametrize("parameters", [{"image_shape": (7, 5, 3)}, {"encoder": "dense", "hidden_layer_sizes": ()}])
+@pytest.mark.parametrize("data_range", [None, (-1, 2)])
+def test_shapes_of_images_and_networks(parameters, data_range):
+    X = np.random.RandomState(0).uniform(size=(60, 105)).astype(np.float32)
+    parameters = {"data_range": data_range, "max_iter": 1, **parameters}
+    vae = make(ContinuousBernoulliVAETransformer, **parameters).fit(X)
+    np.testing.assert_allclose(run(to_onnx(vae), X=X)[0], vae.transform(X), **TOLERANCE)
+    Z = latents(60, 3)
+    np.testing.assert_allclose(run(decoder_to_onnx(vae), Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE)
+
+
+def test_mean_of_the_continuous_bernoulli_for_every_logit():
+    X = np.linspace(0, 1, 20).reshape(-1, 1)
+    vae = make(ContinuousBernoulliVAETransformer, n_components=1, hidden_layer_sizes=(), max_iter=1).fit(X)
+    for parameter, value in zip(vae.module_.decoder.parameters(), (1, 0), strict=True):  # logit = z
+        nn.init.constant_(parameter, value)
+    small = np.geomspace(1e-30, 2, 400)
+    logits = np.concatenate([np.linspace(-500, 500, 2001), small, -small, [0, 1, -1]]).astype(np.float32)
+    (mean,) = run(decoder_to_onnx(vae), Z=logits[:, None])
+    expected = ContinuousBernoulli(logits=torch.from_numpy(logits).double()).mean.numpy()
+    np.testing.assert_allclose(mean[:, 0], expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint8])
+def test_other_types_of_input(estimator_class, dtype, digits):
+    offset = 0 if dtype == np.uint8 else 10**8  # which float32 does not hold to the unit
+    X = digits.astype(dtype) + dtype(offset)
+    vae = make(estimator_class, max_iter=1).fit(X)
+    np.testing.assert_allclose(run(skl2onnx.to_onnx(vae, X[:1]), X=X)[0], vae.transform(X), **TOLERANCE)
+
+
+def test_a_large_offset_comes_back(estimator_class, digits):
+    vae = make(estimator_class, max_iter=1).fit(digits + 1e8)
+    Z = latents(50, 3)
+    np.testing.assert_allclose(run(decoder_to_onnx(vae), Z=Z)[0], vae.inverse_transform(Z), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        LogisticRegression(max_iter=1000),
+        SimpleCNNClassifier(max_iter=1, random_state=0),
+        SimpleCNNClassifier(activation="identity", max_iter=1, random_state=0),
+        MultilayerCNNClassifier(max_iter=1, random_state=0),
+    ],
+    ids=lambda classifier: type(classifier).__name__,
+)
+@pytest.mark.parametrize("labels", [np.arange(10), np.array(["class " + digit for digit in "0123456789"])])
+def test_pipeline(labelled_digits, classifier, labels):
+    X, y = labelled_digits
+    vae = make(NormalVAETransformer, n_components=4)
+    pipeline = make_pipeline(StandardScaler(), vae, classifier).fit(X, labels[y])
+    model = session(to_onnx(pipeline))
+    predicted, probabilities = model.run(["label", "probabilities"], {"X": X})
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(X), **TOLERANCE)
+    np.testing.assert_array_equal(predicted, pipeline.predict(X))
+    assert model.run(None, {"X": X[:0]})[1].shape == (0, 10)
+
+
+@pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=1000), SimpleCNNClassifier(max_iter=1)])
+def test_columns_of_a_frame_are_inputs(labelled_digits, classifier):
+    X, y = labelled_digits
+    frame = pd.DataFrame(X.astype(np.float64)).add_prefix("pixel_")
+    pipeline = make_pipeline(make(ContinuousBernoulliVAETransformer, max_iter=1), classifier).fit(frame, y)
+    model = skl2onnx.to_onnx(pipeline, frame[:1], options={"zipmap": False})
+    _, probabilities = run(model, **{name: frame[[name]].to_numpy() for name in frame})
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(frame), **TOLERANCE)
+
+
+def test_options_of_skl2onnx(labelled_digits):
+    X, y = labelled_digits
+    classifier = SimpleCNNClassifier(max_iter=1, random_state=0).fit(X, y > 4)
+    expected = classifier.predict_proba(X)
+    maps = run(skl2onnx.to_onnx(classifier, X[:1]), X=X)[1]
+    np.testing.assert_allclose([[row[0], row[1]] for row in maps], expected, **TOLERANCE)
+    probabilities = run(skl2onnx.to_onnx(classifier, X[:1].astype(float), options={"zipmap": False}), X=X.astype(float))
+    np.testing.assert_allclose(probabilities[1], expected, **TOLERANCE)
+    model = skl2onnx.to_onnx(classifier, X[:1], options={"zipmap": False}, target_opset=15)
+    np.testing.assert_allclose(run(model, X=X)[1], expected, **TOLERANCE)
+
+
+def test_the_same_model_gives_the_same_bytes(fitted):
+    for export in (to_onnx, decoder_to_onnx):
+        assert export(fitted).SerializeToString() == export(fitted).SerializeToString()
+
+
+def test_a_file_runs_without_torch(tmp_path, fitted_estimators, digits):
+    path = tmp_path / "model.onnx"
+    vae = fitted_estimators[NormalVAETransformer]
+    path.write_bytes(to_onnx(vae).SerializeToString())
+    np.save(tmp_path / "X.npy", digits.astype(np.float32))
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "sklearn", "scipy", "skvae", "onnx"]))
+import numpy, onnxruntime
+X = numpy.load({str(tmp_path / "X.npy")!r})
+numpy.save({str(tmp_path / "Z.npy")!r}, onnxruntime.InferenceSession({str(path)!r}).run(None, {{"X": X}})[0])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "Z.npy"), vae.transform(digits), **TOLERANCE)
+
+
+def test_input_of_the_wrong_shape_or_type_is_an_error_of_the_runtime(fitted_estimators):
+    model = session(to_onnx(fitted_estimators[NormalVAETransformer]))
+    for X in (np.zeros((2, 63)), np.zeros((2, 65)), np.zeros(64)):
+        with pytest.raises(Exception, match="INVALID_ARGUMENT.*(dimensions|rank)"):
+            model.run(None, {"X": X.astype(np.float32)})
+    with pytest.raises(Exception, match="INVALID_ARGUMENT.*data type"):
+        model.run(None, {"X": np.zeros((2, 64))})
+
+
+def test_estimators_that_are_not_fitted_or_have_no_decoder(digits):
+    for estimator in (NormalVAETransformer(), make_pipeline(NormalVAETransformer()), SimpleCNNClassifier()):
+        with pytest.raises(NotFittedError):
+            to_onnx(estimator)
+    with pytest.raises(NotFittedError):
+        skl2onnx.to_onnx(make_pipeline(NormalVAETransformer()), digits[:1])
+    with pytest.raises(NotFittedError):
+        decoder_to_onnx(NormalVAETransformer())
+    with pytest.raises(TypeError, match="takes a VAE transformer, which has a decoder; got PCA"):
+        decoder_to_onnx(PCA())
+    with pytest.raises(TypeError, match=r"got Pipeline. Of a Pipeline, give the step that is one, .* pipeline\[0\]"):
+        decoder_to_onnx(make_pipeline(NormalVAETransformer()))
+
+
+def seeded(module_class, *sizes):
+    """Return a module whose weights are drawn from torch's global generator, which is put back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return module_class(*sizes)
+
+
+class Reshaping(nn.Module):
+    """Layers that the library does not have, and tensors that change their shape."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.wide = nn.Sequential(nn.Linear(n_inputs, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.3))
+        self.out = nn.Linear(16, n_outputs)
+
+    def forward(self, x):
+        h = self.wide(x)
+        h = h.reshape(h.shape[0], 4, 4).flip(1).flatten(1)
+        return self.out(h)
+
+
+class LaplaceLikelihood:
+    """A location and the logarithm of a scale for each feature."""
+
+    n_parameters = 2
+
+    def log_prob(self, x, parameters):
+        location, log_scale = parameters.chunk(2, dim=-1)
+        return -((x - location).abs() * (-log_scale).exp() + log_scale).sum(-1)
+
+    def mean(self, parameters):
+        return parameters.chunk(2, dim=-1)[0]
+
+    def sample(self, parameters, generator):
+        raise NotImplementedError
+
+
+class LaplaceVAETransformer(NormalVAETransformer):
+    def _make_vae(self, n_features, generator):
+        likelihood = LaplaceLikelihood()
+        return make_vae(
+            self, n_features, generator, likelihood=likelihood, posterior_scale="log_variance", activation="sigmoid"
+        )
+
+
+def test_modules_and_likelihoods_of_ones_own(digits):
+    vae = LaplaceVAETransformer(3, decoder=seeded(Reshaping, 3, 128), max_iter=2, random_state=0).fit(digits)
+    model = session(decoder_to_onnx(vae))
+    for n_rows in (200, 3, 1):
+        Z = latents(n_rows, 3)
+        np.testing.assert_allclose(model.run(None, {"Z": Z})[0], vae.inverse_transform(Z), **TOLERANCE)
+    X = digits.astype(np.float32)
+    np.testing.assert_allclose(run(to_onnx(make_pipeline(vae)), X=X)[0], vae.transform(X), **TOLERANCE)
+
+
+def test_names_in_branches_get_the_prefix_too():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 18]>
+        choice (float[N] x, bool negate) => (float[N] y) {
+            two = Constant <value_float = 2.0> ()
+            y = If (negate) <
+                then_branch = negative () => (float[N] a) { b = Neg (x) a = Mul (b, two) },
+                else_branch = positive () => (float[N] c) { c = Mul (x, two) }
+            >
+        }
+    """)
+    x = np.arange(3, dtype=np.float32)
+    _add_prefix(model.graph, "the_")
+    np.testing.assert_array_equal(run(model, the_x=x, the_negate=np.array(True))[0], -2 * x)
+    np.testing.assert_array_equal(run(model, the_x=x, the_negate=np.array(False))[0], 2 * x)
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x))
+
+
+class Deciding(nn.Linear):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class Counting(nn.Linear):
+    def forward(self, x):
+        return torch.cat([super(Counting, self).forward(row[None]) for row in x])
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Noisy, r"encoder Noisy draws random numbers in evaluation mode \(Dropout\)"),
+        (
+            Deciding,
+            "cannot export the encoder Deciding to ONNX: .* without decisions that depend on their values",
+        ),
+        (Counting, "cannot export the encoder Counting to ONNX: .* one graph for any number of rows"),
+    ],
+)
+def test_modules_that_are_no_graph(digits, module, message):
+    vae = make(NormalVAETransformer, encoder=seeded(module, 64, 6), max_iter=1).fit(digits[:20])
+    with pytest.raises(ValueError, match=message):
+        to_onnx(vae)
+
+
+def test_missing_packages(monkeypatch, digits):
+    vae = make(NormalVAETransformer, encoder=seeded(nn.Linear, 64, 6), max_iter=1).fit(digits[:20])
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"needs onnxscript to export the encoder: pip install skvae\[onnx\]"):
+        to_onnx(vae)
+    monkeypatch.setitem(sys.modules, "skl2onnx", None)
+    monkeypatch.delitem(sys.modules, "skvae.onnx")
+    with pytest.raises(ImportError, match=r"skvae.onnx needs onnx and skl2onnx: pip install skvae\[onnx\]"):
+        importlib.import_module("skvae.onnx")
