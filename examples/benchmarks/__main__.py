@@ -5,7 +5,7 @@
 
 Contestants run in turn in one process; every figure is a median with its quartiles, and ratios are taken within a
 round. The results go to docs/results/benchmarks.json and benchmarks.md, and a plot to docs/images/benchmarks.png.
-Training is compared with pythae, which ``pip install -e ".[benchmarks]"`` installs.
+What it compares with, ``pip install -e ".[benchmarks]"`` installs.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import deployment
 import fitting
 import inference
 import loading
@@ -43,6 +44,7 @@ def main():
         "inference": inference.measure,
         "memory": lambda seconds: memory.measure(),
         "loading": lambda seconds: loading.measure(),
+        "deployment": deployment.measure,
         "search": lambda seconds: search.measure(),
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -112,6 +112,47 @@ def loading(figures):
     )
 
 
+def deployment(figures):
+    """Return the tables of what has to be installed, of files and starts, and of speed."""
+    packages = [
+        [
+            f"`{top}`",
+            f"{sum(sizes.values()):.0f}",
+            ", ".join(f"{k} {size:.0f}" for k, size in sizes.items() if size >= 10),
+        ]
+        for top, sizes in figures["packages"].items()
+    ]
+    sizes = [[row["model"], *(f"{size:.2f}" for size in row["megabytes"].values())] for row in figures["models"]]
+    starts = [
+        [row["model"], name, spread(times["seconds"]), spread(times["ratio"])]
+        for row in figures["models"]
+        for name, times in row["start"].items()
+    ]
+    speed = [
+        [
+            row["model"],
+            f"`{entry['what']}`",
+            f"{entry['rows']:,}",
+            *(f"{entry['rows'] / entry['times'][name]['seconds']['median']:,.0f}" for name in ("torch", "onnxruntime")),
+            spread(entry["times"]["onnxruntime"]["ratio"]),
+        ]
+        for row in figures["models"]
+        for entry in row["speed"]
+    ]
+    return "\n".join(
+        [
+            ", ".join(f"{name} {version}" for name, version in figures["versions"].items()) + ".\n",
+            table(["installed with all that it requires", "MB", "of which, from 10 MB on"], packages),
+            table(["file", "joblib, MB", "ONNX, MB", "its decoder as ONNX, MB"], sizes),
+            table(["a process that starts and classifies a row", "with", "seconds", "over torch's"], starts),
+            table(
+                ["", "", "rows at a time", "torch, rows per second", "onnxruntime", "time over torch's"],
+                speed,
+            ),
+        ]
+    )
+
+
 def search(figures):
     """Return the table of the grid search."""
     rows = [[row["model"], f"{row['without cache']:.1f}", f"{row['with cache']:.1f}"] for row in figures]
@@ -136,6 +177,7 @@ SECTIONS = {
     "inference": ("Inference", inference),
     "memory": ("Memory", memory),
     "loading": ("Starting up", loading),
+    "deployment": ("A Pipeline of a VAE and logistic regression, as a joblib file and as an ONNX graph", deployment),
     "search": ("A grid search over four classifiers and two splits", search),
 }
 

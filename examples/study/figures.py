@@ -74,6 +74,8 @@ def elbo(path, histories):
         margin = 0.05 * np.ptp(values)
         ax.set_ylim(values.min() - margin, values.max() + margin)
         display.ax_.set_title(f"{title(name)}, {regime} regime")
+        display.right_ax_.get_legend().remove()
+    figure.legend(handles=display.lines_, ncols=len(display.lines_), loc="outside upper center")
     save(figure, path)
 
 

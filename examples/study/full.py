@@ -22,6 +22,7 @@ SEEDS = {
     "pca": (3, 3),
     "normal_vae": (3, 3),
     "continuous_bernoulli_vae": (1, 3),
+    "normal_vae, dense 512": (1, 3),
     "normal_vae, conv 512": (0, 1),
     "continuous_bernoulli_vae, dense 128": (1, 3),
     "continuous_bernoulli_vae, data_range=(-4, 259)": (0, 1),

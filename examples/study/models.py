@@ -22,10 +22,12 @@ HIGHEST = {"digits": 16, "fashion-mnist": 255}
 
 # Each model, and what differs in it from the defaults of its estimator.
 CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
+DENSE_512 = {"hidden_layer_sizes": (512,)}
 DENSE_128 = {"encoder": "dense", "hidden_layer_sizes": (128,), "dropout": 0.0}
 MARGIN = {"data_range": (-4, 259)}
 VAES = {
     "normal_vae": (NormalVAETransformer, {}),
+    "normal_vae, dense 512": (NormalVAETransformer, DENSE_512),
     "normal_vae, conv 512": (NormalVAETransformer, CONV_512),
     "continuous_bernoulli_vae": (ContinuousBernoulliVAETransformer, {}),
     "continuous_bernoulli_vae, dense 128": (ContinuousBernoulliVAETransformer, DENSE_128),
