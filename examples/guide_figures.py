@@ -1,0 +1,134 @@
+"""Draw the figures of the user guide, and print the numbers behind them.
+
+    python examples/guide_figures.py
+
+They go to docs/images/guide/. Data are scikit-learn's digits, and the results in docs/results/fashion_mnist.json.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
+
+from skvae import NormalVAETransformer
+from skvae.distributions import ContinuousBernoulli
+from skvae.metrics import reconstruction_mse
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def continuous_bernoulli():
+    """Draw the density, and where the implementation in torch.distributions departs from it in float32."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    x = torch.linspace(0, 1, 201)
+    for logit in (-20.0, -5.0, -1.0, 0.0, 1.0, 5.0):
+        axes[0].plot(x, ContinuousBernoulli(logits=torch.tensor(logit)).log_prob(x).exp(), label=f"$e = {logit:g}$")
+    axes[0].set(xlabel="$x$", ylabel="density", ylim=(0, 8), title="density")
+    axes[0].legend(fontsize="small")
+
+    logits = torch.linspace(-100, -0.01, 500)
+    zero = torch.zeros(())
+    theirs = torch.distributions.ContinuousBernoulli(logits=logits).log_prob(zero)
+    axes[1].plot(logits, theirs, label="torch.distributions")
+    axes[1].plot(logits, ContinuousBernoulli(logits=logits).log_prob(zero), "--", label="skvae.distributions")
+    axes[1].set(xlabel="logit", title="log density of a black pixel, $x = 0$")
+    axes[1].legend(fontsize="small")
+
+    probs = torch.linspace(0.497, 0.503, 1201)
+    theirs = torch.distributions.ContinuousBernoulli(probs=probs).variance
+    axes[2].plot(probs, theirs, label="torch.distributions")
+    axes[2].plot(probs, ContinuousBernoulli(probs=probs).variance, "--", label="skvae.distributions")
+    axes[2].set(xlabel="λ", ylim=(-0.3, 0.3), title="variance near λ = ½")
+    axes[2].legend(fontsize="small")
+    print(f"torch's variance for λ in 0.497 to 0.503: from {theirs.min():.2f} to {theirs.max():.2f}; it is 1/12")
+    return figure
+
+
+def importance_bound():
+    """Draw the importance-weighted bound by the number of draws."""
+    X, y = load_digits(return_X_y=True)
+    X, X_test = train_test_split(X, test_size=0.25, stratify=y, random_state=0)
+    vae = NormalVAETransformer(10, random_state=0).fit(X)
+    draws = [2**power for power in range(11)]
+    bounds = [vae.score_samples(X_test, n_importance_samples=n).mean() for n in draws]
+    figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    ax.semilogx(draws, bounds, "o-", base=2, label="importance-weighted bound")
+    ax.axhline(vae.score(X_test), color="black", linestyle="--", label="ELBO")
+    ax.set(xlabel="draws for each row, $K$", ylabel="nats per image")
+    ax.legend()
+    print(f"ELBO {vae.score(X_test):.2f}; bound", *(f"{n}: {b:.2f}" for n, b in zip(draws, bounds, strict=True)))
+    return figure
+
+
+def latent_size():
+    """Draw what the number of components is worth: ELBO, error of reconstructions and active components."""
+    X, y = load_digits(return_X_y=True)
+    X, X_test = train_test_split(X, test_size=0.25, stratify=y, random_state=0)
+    sizes = [1, 2, 4, 7, 10, 15, 20, 30, 40]
+    vaes = [NormalVAETransformer(size, max_iter=300, random_state=0).fit(X) for size in sizes]
+    elbos = [vae.score(X_test) for vae in vaes]
+    errors = [reconstruction_mse(vae, X_test) for vae in vaes]
+    active = [int((vae.transform(X_test).var(axis=0) > 0.05).sum()) for vae in vaes]
+    by_pca = [reconstruction_mse(PCA(size, random_state=0).fit(X), X_test) for size in sizes]
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    axes[0].plot(sizes, elbos, "o-")
+    axes[0].set(xlabel="n_components", ylabel="test ELBO, nats")
+    axes[1].plot(sizes, active, "o-")
+    axes[1].plot(sizes, sizes, ":", color="grey")
+    axes[1].set(xlabel="n_components", ylabel="active components")
+    axes[2].plot(sizes, errors, "o-", label="normal VAE")
+    axes[2].plot(sizes, by_pca, "o-", label="PCA")
+    axes[2].set(xlabel="n_components", ylabel="mean squared error", ylim=(0, None))
+    axes[2].legend()
+    for row in zip(sizes, elbos, active, errors, by_pca, strict=True):
+        print("{} components: ELBO {:.1f}, {} active, MSE {:.2f}, of PCA {:.2f}".format(*row))
+    return figure
+
+
+def pca_and_vae():
+    """Draw the accuracies of the comparison on Fashion-MNIST."""
+    table = json.loads((DOCS / "results" / "fashion_mnist.json").read_text())["table"]
+    found = {
+        (row["representation"], row["classifier"], row["regime"]): row["accuracy"]
+        for row in table
+        if row["protocol"] == "refit"
+    }
+    names = {
+        "pixels": "pixels",
+        "pca": "PCA",
+        "normal_vae": "normal VAE",
+        "continuous_bernoulli_vae": "CB VAE, the study's",
+        "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
+    }
+    classifiers = {"logistic": "logistic regression", "simple_cnn": "simple CNN", "multilayer_cnn": "multilayer CNN"}
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
+    for ax, regime in zip(axes, ("large", "small"), strict=True):
+        for number, (name, label) in enumerate(names.items()):
+            places = np.arange(len(classifiers)) + 0.16 * (number - 2)
+            heights = [found[name, classifier, regime] for classifier in classifiers]
+            ax.bar(places, heights, width=0.15, label=label)
+        ax.set(title=f"{regime} regime", ylim=(0.7, 0.95))
+        ax.set_xticks(np.arange(len(classifiers)), classifiers.values())
+    axes[0].set_ylabel("test accuracy")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=5, fontsize="small", loc="outside lower center")
+    return figure
+
+
+def main():
+    """Draw all figures."""
+    folder = DOCS / "images" / "guide"
+    folder.mkdir(parents=True, exist_ok=True)
+    for draw in (continuous_bernoulli, importance_bound, latent_size, pca_and_vae):
+        draw().savefig(folder / f"{draw.__name__}.png", dpi=80)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""
+=================
+Anomaly detection
+=================
+
+The ELBO of a row is a bound on its log density, and so a score of how usual it is. A model of one digit finds the
+others about as well as a probabilistic PCA does; and both have a blind spot.
+"""
+
+# %%
+# A model of eights
+# -----------------
+# It has seen no other digit. The rows with the lowest ELBO are those it finds strangest. A probabilistic PCA, which is
+# what ``PCA.score_samples`` computes, is the model to beat, and it is fitted in a moment.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
+from sklearn.model_selection import train_test_split
+
+from skvae import NormalVAETransformer
+from skvae.inspection import SamplesDisplay
+
+X, y = load_digits(return_X_y=True)
+eights, eights_test = train_test_split(X[y == 8], test_size=0.3, random_state=0)
+others = X[y != 8]
+rows = np.concatenate([eights_test, others])
+is_other = np.repeat([0, 1], [len(eights_test), len(others)])
+
+vae = NormalVAETransformer(n_components=5, max_iter=400, random_state=0).fit(eights)
+pca = PCA(5).fit(eights)
+scores = {"VAE, ELBO": vae.score_samples(rows), "PCA, log density": pca.score_samples(rows)}
+for name, score in scores.items():
+    print(f"{name}: area under the ROC curve {roc_auc_score(is_other, -score):.4f}")
+
+# %%
+# What it does not see
+# --------------------
+# A density is not a judgement of likeness. It is high wherever the model can explain a row cheaply, and nothing is
+# easier to explain than an image close to the mean of all. Fade the other digits towards the mean of the eights, and
+# they get higher scores than real eights at some point, though nobody would call any of them an eight.
+
+shares = np.linspace(0, 1, 11)
+faded = [eights.mean(axis=0) + share * (others - eights.mean(axis=0)) for share in shares]
+medians = {
+    "VAE, ELBO": [np.median(vae.score_samples(images)) for images in faded],
+    "PCA, log density": [np.median(pca.score_samples(images)) for images in faded],
+}
+
+figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+for name, score in scores.items():
+    RocCurveDisplay.from_predictions(is_other, -score, name=name, ax=axes[0])
+usual = len(eights_test) + np.argsort(-scores["VAE, ELBO"][len(eights_test) :])[:10]
+SamplesDisplay(rows[usual], 5).plot(ax=axes[1]).ax_.set_title("other digits with the highest ELBO")
+for (name, values), model in zip(medians.items(), (vae, pca), strict=True):
+    (line,) = axes[2].plot(shares, values, label=f"other digits: {name}")
+    usual_eight = np.median(model.score_samples(eights_test))
+    axes[2].axhline(usual_eight, color=line.get_color(), linestyle="--", label="the median eight")
+axes[2].set(xlabel="contrast of the other digits", ylabel="median score, nats")
+axes[2].legend(fontsize="x-small")
+strip = np.concatenate([images[:1] for images in faded])
+SamplesDisplay(strip, 4).plot(ax=axes[3], vmin=0, vmax=16).ax_.set_title("one digit, contrast 0 to 1")
+plt.show()
