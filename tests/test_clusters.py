@@ -1,0 +1,149 @@
+"""Searches on real clusters of Dask and Ray, of two worker processes on this machine, are those of one process."""
+
+import contextlib
+import itertools
+import os
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from cluster_steps import KilledOnce, process_and_threads
+from sklearn.callback import ProgressBar
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae.classifiers import MultilayerCNNClassifier
+from skvae.inspection import SampleMonitor
+from skvae.model_selection import regime_search, regime_table
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+
+from search_on_a_cluster import CLUSTERS, dask_cluster
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = load_digits(return_X_y=True)
+    return X[:500], y[:500]
+
+
+@contextlib.contextmanager
+def steps_on_path():
+    """Let processes that are started find cluster_steps.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        yield
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
+def engine(request):
+    """The name of an engine of which two workers are running, and its client, if it has one."""
+    with steps_on_path(), CLUSTERS[request.param](2) as client:
+        yield request.param, client
+
+
+def make_search(monitor=None):
+    settings = {"n_components": 5, "hidden_layer_sizes": 16, "max_iter": 3, "random_state": 0}
+    search = regime_search(
+        {"normal": NormalVAETransformer(**settings), "cb": ContinuousBernoulliVAETransformer(**settings)},
+        {"logistic": LogisticRegression(max_iter=200), "cnn": MultilayerCNNClassifier(max_iter=2, random_state=0)},
+        n_jobs=-1,
+    )
+    return search if monitor is None else search.set_callbacks(monitor, ProgressBar(max_propagation_depth=0))
+
+
+@pytest.fixture(scope="module")
+def alone(data):
+    """Table and samples of the search in this process."""
+    before, monitor = torch.get_num_threads(), SampleMonitor(random_state=0)
+    torch.set_num_threads(1)
+    with joblib.parallel_config("sequential"):
+        table = regime_table(make_search(monitor).fit(*data))
+    torch.set_num_threads(before)
+    return table, monitor.get_samples()
+
+
+def drawn(samples):
+    return {(epoch, array.tobytes()) for fit in samples for epoch, array in fit.items()}
+
+
+def test_the_table_is_that_of_one_process_to_the_bit_and_callbacks_report(engine, data, alone):
+    monitor = SampleMonitor(random_state=0)
+    with joblib.parallel_config(engine[0]):
+        table = regime_table(make_search(monitor).fit(*data))
+    assert table.equals(alone[0])
+    # Two workers may both fit a model that is not in the cache yet, or one may find that of the other.
+    assert drawn(monitor.get_samples()) == drawn(alone[1])
+
+
+def test_workers_have_one_thread_each(engine):
+    with joblib.parallel_config(engine[0], n_jobs=-1):
+        found = joblib.Parallel()(joblib.delayed(process_and_threads)(i) for i in range(20))
+    assert os.getpid() not in dict(found)
+    assert {n_threads for _, n_threads in found} == {1}
+
+
+def safe(engine, client, *arrays):
+    """Return what `parallel_config` has to be told, so that a worker that dies takes nothing along."""
+    if engine == "ray":
+        return {"ray_remote_args": {"max_restarts": -1, "max_task_retries": -1}}
+    client.amm.stop()  # it would delete the copies
+    return {"scatter": list(arrays)}
+
+
+def test_a_worker_that_is_killed_does_not_lose_the_search(engine, data, tmp_path):
+    X, y = data
+    splits = list(KFold(6).split(X))
+    pipeline = make_pipeline(
+        KilledOnce(str(tmp_path / "killed")),
+        NormalVAETransformer(5, hidden_layer_sizes=16, max_iter=3, random_state=0),
+        LogisticRegression(max_iter=200),
+    )
+    with joblib.parallel_config(engine[0], **safe(*engine, X, y, *itertools.chain(*splits))):
+        scores = cross_val_score(pipeline, X, y, cv=splits, n_jobs=-1)
+    assert (tmp_path / "killed").exists()
+    assert scores.tobytes() == cross_val_score(pipeline, X, y, cv=splits).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "n_threads"),
+    [
+        ({}, ["--nthreads", "2"], 1),
+        ({"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}, [], 2),
+    ],
+)
+def test_threads_of_dask_workers(environment, options, n_threads):
+    """One for each fit, also where fits are threads of one worker; more if the variables say so."""
+    with steps_on_path(), pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with dask_cluster(1, *options) as client:
+            found = client.gather(client.map(process_and_threads, range(10)))
+    assert {n for _, n in found} == {n_threads}
+
+
+def test_threads_of_a_dask_worker_without_nanny(data):
+    """Nobody sets them there; torch can be told before the first fit."""
+    X, y = data
+    vae = NormalVAETransformer(5, hidden_layer_sizes=16, max_iter=3, random_state=0)
+    pipeline = make_pipeline(vae, LogisticRegression(max_iter=200))
+    with steps_on_path(), pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.delenv(name, raising=False)
+        with dask_cluster(1, "--no-nanny", "--nthreads", "2") as client:
+            client.run(torch.set_num_threads, 1)
+            found = client.gather(client.map(process_and_threads, range(10)))
+            with joblib.parallel_config("dask"):
+                scores = cross_val_score(pipeline, X, y, cv=4, n_jobs=-1)
+    assert {n for _, n in found} == {1}
+    assert scores.tobytes() == cross_val_score(pipeline, X, y, cv=4).tobytes()
