@@ -41,6 +41,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
@@ -61,7 +62,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"^(?!plot_)",
     "within_subsection_order": "gallery_order.GalleryOrder",
     "doc_module": "skvae",
-    "reference_url": {"skvae": None},
+    "write_computation_times": False,  # its pages load scripts from elsewhere
     "backreferences_dir": "generated/backreferences",
     "image_scrapers": ("matplotlib",),
     "matplotlib_animations": False,

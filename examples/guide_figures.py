@@ -27,26 +27,27 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def continuous_bernoulli():
     """Draw the density, and where the implementation in torch.distributions departs from it in float32."""
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, panels = plt.subplot_mosaic([[0, 0], [1, 2]], figsize=(7, 6), layout="constrained")
+    axes = [panels[number] for number in range(3)]
     x = torch.linspace(0, 1, 201)
     for logit in (-20.0, -5.0, -1.0, 0.0, 1.0, 5.0):
         axes[0].plot(x, ContinuousBernoulli(logits=torch.tensor(logit)).log_prob(x).exp(), label=f"$e = {logit:g}$")
-    axes[0].set(xlabel="$x$", ylabel="density", ylim=(0, 8), title="density")
+    axes[0].set(xlabel="$x$", ylabel="density", ylim=(0, 6), title="the density")
     axes[0].legend(fontsize="small")
 
     logits = torch.linspace(-100, -0.01, 500)
     zero = torch.zeros(())
     theirs = torch.distributions.ContinuousBernoulli(logits=logits).log_prob(zero)
-    axes[1].plot(logits, theirs, label="torch.distributions")
-    axes[1].plot(logits, ContinuousBernoulli(logits=logits).log_prob(zero), "--", label="skvae.distributions")
-    axes[1].set(xlabel="logit", title="log density of a black pixel, $x = 0$")
+    axes[1].plot(logits, theirs, label="torch")
+    axes[1].plot(logits, ContinuousBernoulli(logits=logits).log_prob(zero), "--", label="skvae")
+    axes[1].set(xlabel="logit $e$", title="log density at $x = 0$")
     axes[1].legend(fontsize="small")
 
     probs = torch.linspace(0.497, 0.503, 1201)
     theirs = torch.distributions.ContinuousBernoulli(probs=probs).variance
-    axes[2].plot(probs, theirs, label="torch.distributions")
-    axes[2].plot(probs, ContinuousBernoulli(probs=probs).variance, "--", label="skvae.distributions")
-    axes[2].set(xlabel="λ", ylim=(-0.3, 0.3), title="variance near λ = ½")
+    axes[2].plot(probs, theirs, label="torch", linewidth=0.8)
+    axes[2].plot(probs, ContinuousBernoulli(probs=probs).variance, "--", label="skvae")
+    axes[2].set(xlabel="λ", ylim=(-0.3, 0.3), xticks=(0.497, 0.5, 0.503), title="variance near λ = ½")
     axes[2].legend(fontsize="small")
     print(f"torch's variance for λ in 0.497 to 0.503: from {theirs.min():.2f} to {theirs.max():.2f}; it is 1/12")
     return figure
@@ -78,7 +79,8 @@ def latent_size():
     errors = [reconstruction_mse(vae, X_test) for vae in vaes]
     active = [int((vae.transform(X_test).var(axis=0) > 0.05).sum()) for vae in vaes]
     by_pca = [reconstruction_mse(PCA(size, random_state=0).fit(X), X_test) for size in sizes]
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    figure, panels = plt.subplot_mosaic([[0, 0], [1, 2]], figsize=(7, 5.5), layout="constrained")
+    axes = [panels[number] for number in range(3)]
     axes[0].plot(sizes, elbos, "o-")
     axes[0].set(xlabel="n_components", ylabel="test ELBO, nats")
     axes[1].plot(sizes, active, "o-")
@@ -109,16 +111,15 @@ def pca_and_vae():
         "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
     }
     classifiers = {"logistic": "logistic regression", "simple_cnn": "simple CNN", "multilayer_cnn": "multilayer CNN"}
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(7, 6), layout="constrained", sharex=True)
     for ax, regime in zip(axes, ("large", "small"), strict=True):
         for number, (name, label) in enumerate(names.items()):
             places = np.arange(len(classifiers)) + 0.16 * (number - 2)
             heights = [found[name, classifier, regime] for classifier in classifiers]
             ax.bar(places, heights, width=0.15, label=label)
-        ax.set(title=f"{regime} regime", ylim=(0.7, 0.95))
+        ax.set(title=f"{regime} regime", ylim=(0.7, 0.95), ylabel="test accuracy")
         ax.set_xticks(np.arange(len(classifiers)), classifiers.values())
-    axes[0].set_ylabel("test accuracy")
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=5, fontsize="small", loc="outside lower center")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return figure
 
 
@@ -127,7 +128,7 @@ def main():
     folder = DOCS / "images" / "guide"
     folder.mkdir(parents=True, exist_ok=True)
     for draw in (continuous_bernoulli, importance_bound, latent_size, pca_and_vae):
-        draw().savefig(folder / f"{draw.__name__}.png", dpi=80)
+        draw().savefig(folder / f"{draw.__name__}.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 Anomaly detection
 =================
 
-The ELBO of a row is a bound on its log density, and so a score of how usual it is. A model of one digit finds the
-others about as well as a probabilistic PCA does; and both have a blind spot.
+The ELBO of a row, `score_samples`, is a lower bound of its log density, and so a score of how usual the row is. A
+model of one digit finds the others about as well as a probabilistic PCA does, and both have a blind spot.
 """
 
 # %%
 # A model of eights
 # -----------------
-# It has seen no other digit. The rows with the lowest ELBO are those it finds strangest. A probabilistic PCA, which is
-# what ``PCA.score_samples`` computes, is the model to beat, and it is fitted in a moment.
+# The model is fitted to eights alone. Then it scores eights that it has not seen, and all other digits: these should
+# get lower scores. The model to beat is a probabilistic PCA, whose log density is ``PCA.score_samples``; it is fitted
+# in a moment.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,9 +39,10 @@ for name, score in scores.items():
 # %%
 # What it does not see
 # --------------------
-# A density is not a judgement of likeness. It is high wherever the model can explain a row cheaply, and nothing is
-# easier to explain than an image close to the mean of all. Fade the other digits towards the mean of the eights, and
-# they get higher scores than real eights at some point, though nobody would call any of them an eight.
+# A high density does not mean that an image looks like the training data. The density is highest near the mean of all
+# images, which has nothing unusual about it. Fade the other digits towards the mean of the eights, and at some point
+# they get higher scores than real eights do, though nobody would call any of them an eight. See
+# :doc:`/guide/scores` for what to do about it.
 
 shares = np.linspace(0, 1, 11)
 faded = [eights.mean(axis=0) + share * (others - eights.mean(axis=0)) for share in shares]
@@ -49,7 +51,8 @@ medians = {
     "PCA, log density": [np.median(pca.score_samples(images)) for images in faded],
 }
 
-figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(8, 6.6), layout="constrained")
+axes = axes.ravel()
 for name, score in scores.items():
     RocCurveDisplay.from_predictions(is_other, -score, name=name, ax=axes[0])
 usual = len(eights_test) + np.argsort(-scores["VAE, ELBO"][len(eights_test) :])[:10]
@@ -59,7 +62,7 @@ for (name, values), model in zip(medians.items(), (vae, pca), strict=True):
     usual_eight = np.median(model.score_samples(eights_test))
     axes[2].axhline(usual_eight, color=line.get_color(), linestyle="--", label="the median eight")
 axes[2].set(xlabel="contrast of the other digits", ylabel="median score, nats")
-axes[2].legend(fontsize="x-small")
+axes[2].legend(fontsize="small")
 strip = np.concatenate([images[:1] for images in faded])
 SamplesDisplay(strip, 4).plot(ax=axes[3], vmin=0, vmax=16).ax_.set_title("one digit, contrast 0 to 1")
 plt.show()

@@ -7,8 +7,9 @@ Grey values lie between black and white. Which distribution does a model take th
 """
 
 # %%
-# A "binary cross-entropy" on grey values is the exponent of a Bernoulli distribution, which gives 0 and 1 and nothing
-# between. On [0, 1] it needs a normalising constant, and with it is the continuous Bernoulli,
+# The "binary cross-entropy" that many programs apply to grey values is the log likelihood of a Bernoulli distribution,
+# which gives 0 and 1 and nothing between. To be a density on [0, 1] it needs a normalising constant. With it, it is the
+# continuous Bernoulli distribution of the logit :math:`e`,
 # :math:`p(x \mid e) = \exp(e x - A(e))` with :math:`A(e) = \log((\exp(e) - 1) / e)`.
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ from skvae.distributions import ContinuousBernoulli
 from skvae.inspection import SamplesDisplay
 
 x = torch.linspace(0, 1, 201)
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
 for logit in (-20.0, -5.0, -1.0, 0.0, 1.0, 5.0):
     axes[0].plot(x, ContinuousBernoulli(logits=torch.tensor(logit)).log_prob(x).exp(), label=f"logit {logit:g}")
 axes[0].set(xlabel="x", ylabel="density", ylim=(0, 8), title="continuous Bernoulli")
@@ -84,7 +85,7 @@ vaes = {
 # apart. The Bernoulli model knows black and white only. The continuous Bernoulli model stays within the range, and
 # most of its pixels are near its ends, as those of digits are. The normal one leaves the range on both sides.
 
-figure, axes = plt.subplots(2, 4, figsize=(13, 6), height_ratios=(3, 2), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(9, 4.6), height_ratios=(3, 2), sharey="row", layout="constrained")
 draws = {"digits": X[:2000]}
 for name, vae in vaes.items():
     draws[name] = vae.fit(X).sample(2000, random_state=0, observation_noise=True)

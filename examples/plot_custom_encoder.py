@@ -8,8 +8,8 @@ encoders have one or none.
 """
 
 # %%
-# An encoder maps rows of shape ``(batch, n_features)`` to ``(batch, 2 * n_components)``: posterior means, then what
-# makes their standard deviations. The module is a template: `fit` trains a copy of it.
+# An encoder maps rows of shape ``(batch, n_features)`` to ``(batch, 2 * n_components)``: posterior means, then log
+# variances (:doc:`/how_to/custom_networks`). The module is a template: `fit` trains a copy of it.
 
 import matplotlib.pyplot as plt
 import torch
@@ -23,7 +23,7 @@ from skvae.inspection import ReconstructionDisplay
 X, y = load_digits(return_X_y=True)
 X_train, X_test = train_test_split(X, test_size=0.25, stratify=y, random_state=0)
 
-torch.manual_seed(0)  # the weights of the template are torch's own affair
+torch.manual_seed(0)  # random_state does not draw the weights of the template
 two_convolutions = nn.Sequential(
     nn.Unflatten(1, (1, 8, 8)),
     nn.Conv2d(1, 16, 3, padding=1),
@@ -47,9 +47,9 @@ for name, vae in vaes.items():
     print(f"{name}: validation ELBO {vae.history_['validation_elbo'][-1]:.1f} nats")
 
 # %%
-# On eight by eight pixels there is little for convolutions to find.
+# The three end level: on eight by eight pixels there is little for convolutions to find.
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
+figure, axes = plt.subplots(2, 1, figsize=(7, 5), height_ratios=(2, 1), layout="constrained")
 for name, vae in vaes.items():
     axes[0].plot(vae.history_["validation_elbo"], label=name)
 axes[0].set(xlabel="epoch", ylabel="validation ELBO, nats", ylim=(-180, None))

@@ -9,8 +9,7 @@ A model that has learned what digits look like leaves out what does not belong t
 
 # %%
 # The models are fitted to clean images. What they cannot express with ten components, they drop, and most of the noise
-# is among it. PCA does the same, with a
-# projection instead of an encoder.
+# is among it. PCA does the same, with a projection instead of an encoder.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,9 +33,10 @@ for name, rows in images.items():
     print(f"{name}: mean squared error {np.mean((rows - X_test) ** 2):.2f}")
 
 # %%
-# The square of the noise is 16, in grey values of 0 to 16.
+# The noise has a variance of 16, on grey values of 0 to 16. Both models take away more than half of the error; the VAE
+# a little more than PCA.
 
-figure, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")
 strip = np.concatenate([rows[:12] for rows in images.values()])
 SamplesDisplay(strip, 12, row_labels=list(images)).plot(ax=ax, vmin=0, vmax=16)
 plt.show()

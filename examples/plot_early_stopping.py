@@ -26,9 +26,10 @@ vae.set_callbacks(monitor).fit(X)
 print(f"stopped after {vae.n_iter_} epochs; best validation ELBO {vae.best_validation_score_:.1f} nats")
 
 # %%
-# The training ELBO rises on when the validation ELBO no longer does.
+# On the training rows the ELBO goes on rising when on the validation rows it no longer does. The KL term rises from
+# near zero as the components come into use; see :doc:`/guide/reading_a_fit`.
 
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+figure, axes = plt.subplots(2, 1, figsize=(7, 6.4), height_ratios=(3, 2), layout="constrained")
 TrainingCurveDisplay.from_estimator(vae, ax=axes[0])
 SamplesDisplay.from_monitor(monitor, ax=axes[1], vmin=0, vmax=16)
 plt.show()

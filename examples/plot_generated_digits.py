@@ -3,14 +3,13 @@
 Generated digits
 ================
 
-Digits that nobody has written: draws from the prior N(0, I), decoded. The same with observation noise, which is what
-the model takes real images to be like, and the same from PCA.
+Digits that nobody has written: random latent components, drawn from the prior N(0, I), and decoded. The same with
+observation noise, which is what the model takes real images to be like, and the same from PCA.
 """
 
 # %%
-# `sample` returns the mean image of each latent draw. With ``observation_noise=True`` every pixel is drawn as well,
-# from the normal distribution that the decoder gives it; such images have the noise that the model ascribes to real
-# ones.
+# `sample` returns the mean image of each draw. With ``observation_noise=True`` every pixel is drawn as well, from the
+# distribution that the decoder gives it: such images have the noise that the model ascribes to real ones.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -8,9 +8,9 @@ take the decoded pixels for the next guess, and do so fifty times.
 """
 
 # %%
-# The same iteration with PCA is the classical algorithm of iterated low-rank approximation. With ten components for 48
-# pixels that can be seen it follows them too closely, and does worse than the mean of the pixels.
-# ``KNNImputer`` takes the mean of the images that are nearest in the pixels one can see, and is hard to beat here.
+# The same iteration with PCA is the classical algorithm of iterated low-rank approximation. Ten components follow the
+# 48 visible pixels too closely, and the result is worse than putting in the mean of each pixel. ``KNNImputer`` takes
+# the mean of the images that are nearest in the visible pixels, and does best here.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,7 +50,7 @@ for name, rows in list(images.items())[2:]:
 
 # %%
 
-figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
 strip = np.concatenate([rows[:12] for rows in images.values()])
 grey = np.nan_to_num(strip, nan=8)  # what is missing is shown in grey
 SamplesDisplay(grey, 12, row_labels=list(images)).plot(ax=ax, vmin=0, vmax=16)

@@ -7,9 +7,9 @@ With two components, all that a model knows can be looked at: where the images l
 """
 
 # %%
-# Each digit is a point: on the left at its two principal components, in the middle at the mean that the encoder of a
-# VAE gives it. On the right the plane of the VAE is decoded on a grid of quantiles of the prior N(0, I), so that each
-# image stands for as much of the prior as any other. It ends at 1.6; most sixes and fours lie further out.
+# Each digit is a point: above on the left at its two principal components, on the right at the mean that the encoder of
+# a VAE gives it. Below, the plane of the VAE is decoded on a grid of quantiles of the prior N(0, I), so that each image
+# stands for as much of the prior as any other. It ends at 1.6; most sixes and fours lie further out.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
@@ -21,11 +21,11 @@ from skvae.inspection import LatentDisplay
 X, y = load_digits(return_X_y=True)
 vae = NormalVAETransformer(n_components=2, max_iter=300, random_state=0).fit(X)
 
-figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
-LatentDisplay.from_estimator(PCA(2).fit(X), X, y, kind="scatter", ax=axes[0], s=8)
-axes[0].set_title("PCA")
-LatentDisplay.from_estimator(vae, X, y, kind="scatter", ax=axes[1], s=8)
-axes[1].set_title("VAE")
-LatentDisplay.from_estimator(vae, ax=axes[2])
-axes[2].set_title("what the plane of the VAE decodes to")
+figure, axes = plt.subplot_mosaic([["pca", "vae"], ["plane", "plane"]], figsize=(8, 9), layout="constrained")
+LatentDisplay.from_estimator(PCA(2).fit(X), X, y, kind="scatter", ax=axes["pca"], s=8)
+axes["pca"].set_title("PCA")
+LatentDisplay.from_estimator(vae, X, y, kind="scatter", ax=axes["vae"], s=8)
+axes["vae"].set_title("VAE")
+LatentDisplay.from_estimator(vae, ax=axes["plane"])
+axes["plane"].set_title("what the plane of the VAE decodes to")
 plt.show()

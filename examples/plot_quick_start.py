@@ -3,14 +3,14 @@
 Quick start
 ===========
 
-A variational autoencoder is a transformer: it stands ahead of a classifier in a `Pipeline`, as `PCA` does. Besides, it
-has a density and generates data.
+A variational autoencoder (VAE) is a transformer: it stands ahead of a classifier in a `Pipeline`, as `PCA` does.
+Besides, it says how probable a row is, and makes new ones.
 """
 
 # %%
 # Fit
 # ---
-# The digits of scikit-learn are 1,797 images of 8 x 8 pixels. Nothing has to be scaled before.
+# The digits of scikit-learn are 1,797 images of 8 x 8 pixels. They need not be scaled before.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
@@ -31,9 +31,9 @@ print(f"accuracy on {len(X_test)} digits it has not seen: {pipeline.score(X_test
 # %%
 # Look inside
 # -----------
-# `transform` gives ten numbers for each image, the mean of what the model believes its latent components to be.
-# `inverse_transform` makes images of them again, and `score` says how probable images are, in nats: the ELBO, a lower
-# bound of the log density.
+# `transform` gives ten numbers for each image, its latent components. `inverse_transform` makes images of them again,
+# and `score` says how probable images are: it is a lower bound of their log density, the ELBO, on average, in nats
+# (:doc:`/guide/models`).
 
 vae = pipeline[0]
 latents = vae.transform(X_test)
@@ -43,8 +43,9 @@ print(f"ELBO of an image: {vae.score(X_test):.1f} nats, of one upside down: {vae
 # %%
 # Generate
 # --------
+# The reconstructions are what `inverse_transform` makes of ten numbers, and the samples what it makes of random ones.
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(2, 1), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(2, 1), layout="constrained")
 ReconstructionDisplay.from_estimator(vae, X_test[:10], ax=axes[0], vmin=0, vmax=16)
 SamplesDisplay.from_estimator(vae, n_samples=36, random_state=0, ax=axes[1], vmin=0, vmax=16)
 axes[1].set_title("samples")

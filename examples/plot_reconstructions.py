@@ -7,9 +7,9 @@ How much of an image do a few numbers keep? A normal VAE and PCA, with two, five
 """
 
 # %%
-# PCA gives the best linear reconstruction there is, of the training data. A VAE is not linear, which helps most where
-# components are few; and it does not minimise the squared error alone, since it pays for the information in its
-# latents.
+# Of the training data, PCA gives the best linear reconstruction there is. A VAE is not linear, which helps most where
+# components are few. But it does not minimise the squared error alone, since it pays for the information in its
+# components (:doc:`/guide/models`).
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,7 +36,8 @@ for name, values in errors.items():
 # On images that neither has seen, the VAE is ahead with up to ten components. With more, what limits it is
 # ``min_scale``: details finer than 0.4 standard deviations of a pixel are noise to it, and not worth a component.
 
-figure, axes = plt.subplots(1, 3, figsize=(14, 3), width_ratios=(1, 1.4, 1.4), layout="constrained")
+figure, panels = plt.subplot_mosaic([[0, 1], [0, 2]], figsize=(9, 3.6), width_ratios=(1, 1.4), layout="constrained")
+axes = [panels[number] for number in range(3)]
 for name, values in errors.items():
     axes[0].plot(sizes, values, marker="o", label=name)
 axes[0].axhline(np.mean((X_test - X_train.mean(axis=0)) ** 2), color="grey", linestyle=":", label="the mean image")

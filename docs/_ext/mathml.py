@@ -5,12 +5,17 @@ import re
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
+THIN_SPACE = '<mspace width="0.17em" />'
+
 
 def to_mathml(latex, display):
     """Return a formula with the spacing that TeX gives to names of functions and to relations."""
     mathml = convert(latex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
     for name in ("log", "exp"):
-        mathml = re.sub(rf"<mi>{name}</mi>(?=<m(i|n|frac|sub)\b)", f'<mi>{name}</mi><mspace width="0.17em" />', mathml)
+        mathml = re.sub(rf"<mi>{name}</mi>(?=<m(i|n|frac|sub)\b)", f"<mi>{name}</mi>{THIN_SPACE}", mathml)
+        mathml = re.sub(rf"(</m(?:i|sub|frac)>)(<mi>{name}</mi>)", rf"\1{THIN_SPACE}\2", mathml)
+    # A prime is raised already: as a superscript it would be raised twice, and small.
+    mathml = re.sub(r"<msup>(<mi>.</mi>)<mi>(&#x0203[23];)</mi></msup>", r'\1<mo lspace="0" rspace="0">\2</mo>', mathml)
     return mathml.replace("<mo>&#x02223;</mo>", '<mo lspace="0.28em" rspace="0.28em">&#x02223;</mo>')
 
 
