@@ -1,13 +1,14 @@
 """Fit and transform a Parquet data set of several files that is larger than the memory the process is allowed.
 
-The images are digits, enlarged to 24 x 24 pixels with noise, written in several files; then the process limits its own
-memory to less than the data set, shows that it cannot read all of it, fits a model by `partial_fit` on one part after the
-other, and writes the latents as Parquet, also in parts. Linux only: the limit is RLIMIT_DATA.
+The images are digits, enlarged to 24 x 24 pixels with noise, which another process writes in several files. Then this
+one limits its memory to less than the data set, shows that it cannot read all of it, fits a model by `partial_fit` on
+one part after the other, and writes the latents as Parquet, also in parts. Linux only: the limit is RLIMIT_DATA.
 
     python examples/larger_than_memory.py
 """
 
 import argparse
+import multiprocessing
 import re
 import resource
 import tempfile
@@ -71,9 +72,12 @@ def main():
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own reserves a gigabyte to begin with
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder, options.files)
+        # What another process frees is not there for this one to use again.
+        writer = multiprocessing.get_context("spawn").Process(target=write_images, args=(folder, options.files))
+        writer.start()
+        writer.join()
         dataset = ds.dataset(folder, format="parquet")
-        size = sum(block.nbytes for block in blocks(dataset))
+        size = dataset.count_rows() * dataset.schema.field("pixels").type.list_size
         limit = options.megabytes * 10**6
         resource.setrlimit(resource.RLIMIT_DATA, (memory() + limit, resource.RLIM_INFINITY))
         print(f"{size / 1e6:.0f} MB of data, {limit / 1e6:.0f} MB for it; fit in memory: {fits_in_memory(dataset)}")

@@ -1,4 +1,4 @@
-"""Take a grid search to a cluster of one worker and of two, on this machine, and compare with the search in one process.
+"""Take a grid search to a cluster of one worker and of two, on this machine, and compare with one process.
 
 The search is an ordinary one of scikit-learn; joblib's backend takes it to Dask or Ray. Everything has one thread.
 

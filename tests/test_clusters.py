@@ -3,12 +3,11 @@
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pytest
 import torch
 from cluster_steps import KilledOnce, process_and_threads
@@ -147,3 +146,32 @@ def test_threads_of_a_dask_worker_without_nanny(data):
                 scores = cross_val_score(pipeline, X, y, cv=4, n_jobs=-1)
     assert {n for _, n in found} == {1}
     assert scores.tobytes() == cross_val_score(pipeline, X, y, cv=4).tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["search_on_a_cluster.py", "dask", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
+        (["search_on_a_cluster.py", "ray", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
+        (["ray_batches.py"], "1797 rows, the largest difference to one process is 0.0e+00"),
+        (
+            ["larger_than_memory.py", "--files", "6", "--megabytes", "90", "--epochs", "1"],
+            "173 MB of data, 90 MB for it; fit in memory: False",
+        ),
+    ],
+    ids=["dask", "ray", "ray_batches", "larger_than_memory"],
+)
+def test_examples(command, expected, tmp_path):
+    script, *options = command
+    if script.startswith("search"):
+        options += ["--output", str(tmp_path / "times.json")]
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    assert expected in run.stdout

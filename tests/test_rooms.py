@@ -74,7 +74,7 @@ import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
 import skvae, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics, skvae.model_selection
 optional = {"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"}
-optional |= {"onnx", "onnxruntime", "onnxscript", "skl2onnx"}
+optional |= {"dask", "distributed", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "skl2onnx"}
 print(*sorted(optional & (set(sys.modules) - before)))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
