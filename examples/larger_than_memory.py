@@ -1,8 +1,8 @@
 """Fit and transform a Parquet data set of several files that is larger than the memory the process is allowed.
 
 The images are digits, enlarged to 24 x 24 pixels with noise, which another process writes in several files. Then this
-one limits its memory to less than the data set, shows that it cannot read all of it, fits a model by `partial_fit` on
-one part after the other, and writes the latents as Parquet, also in parts. Linux only: the limit is RLIMIT_DATA.
+one limits its memory to less than the data set, fits a model by `partial_fit` on one part after the other, writes the
+latents as Parquet, also in parts, and finds that it cannot read all at once. Linux only: the limit is RLIMIT_DATA.
 
     python examples/larger_than_memory.py
 """
@@ -38,11 +38,12 @@ def write_images(folder, n_files):
         pq.write_table(pa.table({"pixels": pixels}), folder / f"part-{number:03}.parquet", row_group_size=10_000)
 
 
-def blocks(dataset):
-    """Yield the rows of a data set as arrays, a row group at a time, without a copy."""
-    for batch in dataset.to_batches(batch_size=10_000, batch_readahead=1, fragment_readahead=1):
-        pixels = batch["pixels"]
-        yield pixels.flatten().to_numpy().reshape(len(pixels), -1)
+def blocks(folder):
+    """Yield the rows of all files as arrays, a part of a file at a time, without a copy."""
+    for path in sorted(folder.glob("part-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(10_000):
+            pixels = batch["pixels"]
+            yield pixels.flatten().to_numpy().reshape(len(pixels), -1)
 
 
 def memory():
@@ -50,17 +51,17 @@ def memory():
     return 1024 * int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def fits_in_memory(dataset):
+def fits_in_memory(folder):
     """Return whether the whole data set can be read at once."""
     try:
-        dataset.to_table()
+        ds.dataset(folder, format="parquet").to_table()
     except (MemoryError, pa.ArrowMemoryError):
         return False
     return True
 
 
 def main():
-    """Write the data, limit the memory, fit, and write the latents."""
+    """Have the data written, limit the memory, fit, and write the latents."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--files", type=int, default=14, help="of 29 MB each (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, default=300, help="of memory for the data (default: %(default)s)")
@@ -71,30 +72,31 @@ def main():
     pa.set_io_thread_count(1)
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own reserves a gigabyte to begin with
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, latents = Path(name) / "images", Path(name) / "latents.parquet"
+        folder.mkdir()
         # What another process frees is not there for this one to use again.
         writer = multiprocessing.get_context("spawn").Process(target=write_images, args=(folder, options.files))
         writer.start()
         writer.join()
-        dataset = ds.dataset(folder, format="parquet")
-        size = dataset.count_rows() * dataset.schema.field("pixels").type.list_size
+        images = ds.dataset(folder, format="parquet")
+        size = images.count_rows() * images.schema.field("pixels").type.list_size
         limit = options.megabytes * 10**6
         resource.setrlimit(resource.RLIMIT_DATA, (memory() + limit, resource.RLIM_INFINITY))
-        print(f"{size / 1e6:.0f} MB of data, {limit / 1e6:.0f} MB for it; fit in memory: {fits_in_memory(dataset)}")
 
-        held_out = next(blocks(dataset))
+        held_out = next(blocks(folder))
         vae = NormalVAETransformer(10, hidden_layer_sizes=64, random_state=0)
         for _ in range(options.epochs):
-            for number, block in enumerate(blocks(dataset)):
+            for number, block in enumerate(blocks(folder)):
                 if number > 0:
                     vae.partial_fit(block)
             print(f"{vae.n_iter_} parts seen, ELBO of the rows held out {vae.score(held_out[:1000]):.1f}")
 
-        with pq.ParquetWriter(folder / "latents", pa.schema([("z", pa.list_(pa.float32(), 10))])) as writer:
-            for block in blocks(dataset):
+        with pq.ParquetWriter(latents, pa.schema([("z", pa.list_(pa.float32(), 10))])) as writer:
+            for block in blocks(folder):
                 z = pa.FixedSizeListArray.from_arrays(vae.transform(block).ravel(), 10)
                 writer.write_table(pa.table({"z": z}))
-        print(f"{pq.read_metadata(folder / 'latents').num_rows} rows of latents written")
+        print(f"{pq.read_metadata(latents).num_rows} rows of latents written")
+        print(f"{size / 1e6:.0f} MB of data, {limit / 1e6:.0f} MB for it; fit in memory: {fits_in_memory(folder)}")
 
 
 if __name__ == "__main__":

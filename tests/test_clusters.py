@@ -156,8 +156,8 @@ def test_threads_of_a_dask_worker_without_nanny(data):
         (["search_on_a_cluster.py", "ray", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
         (["ray_batches.py"], "1797 rows, the largest difference to one process is 0.0e+00"),
         (
-            ["larger_than_memory.py", "--files", "6", "--megabytes", "90", "--epochs", "1"],
-            "173 MB of data, 90 MB for it; fit in memory: False",
+            ["larger_than_memory.py", "--files", "9", "--megabytes", "220", "--epochs", "1"],
+            "259 MB of data, 220 MB for it; fit in memory: False",
         ),
     ],
     ids=["dask", "ray", "ray_batches", "larger_than_memory"],
