@@ -15,11 +15,12 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae import _validation as validation
-from skvae._checkpoint import Checkpoint
+from skvae._checkpoint import Checkpoint, unreadable
 from skvae._distributed import ShardedGenerator, current_group, together
-from skvae._training import EarlyStopping, Trainer, arrays, tensors
+from skvae._training import EarlyStopping, Trainer, arrays, divergence, tensors
 from skvae._vae import standard_normal_points
 from skvae._validation import Integral, Interval, Real, StrOptions
+from skvae._version import __version__
 
 __all__ = ["BaseVAETransformer"]
 
@@ -28,6 +29,9 @@ _MOST_WHITE_COMPONENTS = 64
 
 # Features in one block of rows to encode or decode: keeps the activations in the caches, or near them.
 _BLOCK_FEATURES = 1 << 19
+
+# Training rows on which a model is tried after its last step.
+_N_TRIED = 4
 
 
 class _EpochMonitor:
@@ -97,11 +101,12 @@ def _lower_bounds(vae, rows, log_scale, n_importance_samples=1):
     """
     n_features = rows.X.shape[1]
     n_groups = math.ceil(max(32, 2 * min(vae.n_components, _MOST_WHITE_COMPONENTS)) / n_importance_samples)
-    points = standard_normal_points(n_groups * n_importance_samples, vae.n_components).to(vae.device)
+    with validation.in_memory("n_importance_samples", n_importance_samples):
+        points = standard_normal_points(n_groups * n_importance_samples, vae.n_components).to(vae.device)
     n_rows = max(1, _BLOCK_FEATURES // (len(points) * n_features))
     blocks = points.split(max(1, _BLOCK_FEATURES // (n_rows * n_features)))
     bounds = []
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
         for x in rows.chunks(n_rows):
             log_weights = torch.cat([vae.log_weights(x, block) for block in blocks], dim=1).cpu().double()
             groups = log_weights.unflatten(1, (n_groups, n_importance_samples))
@@ -241,7 +246,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         group = current_group()
         checkpoint = saved = None
         if group is not None:
-            group.check_same(self._identity(X, X_val, device, resume))
+            # Beside what a checkpoint depends on, this has to be the same.
+            adam = getattr(self, "_training_state", {"adam": {}})["adam"] if incremental else {}
+            n_steps = max((int(steps) for steps, *_ in adam.values()), default=0)
+            group.check_same(
+                self._identity(X, X_val, device, resume)
+                | {
+                    "the method": "partial_fit" if incremental else "fit",
+                    "the steps of the optimiser": str(n_steps),
+                    "checkpoint": "None" if self.checkpoint is None else "given",
+                    "feature names": validation.describe(list(getattr(self, "feature_names_in_", ()))),
+                }
+            )
         if self.checkpoint is not None and not incremental and (group is None or group.rank == 0):
             checkpoint = Checkpoint(self.checkpoint, self._identity(X, X_val, device, resume))
             saved = checkpoint.load()
@@ -286,9 +302,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         module.to(device)
         trainer = Trainer(
             module,
-            learning_rate=self.learning_rate_init,
-            batch_size=self.batch_size,
-            clip_value=self.clip_value,
+            learning_rate=float(self.learning_rate_init),
+            batch_size=int(self.batch_size),
+            clip_value=None if self.clip_value is None else float(self.clip_value),
             shuffle_generator=torch.Generator("cpu").manual_seed(shuffle_seed),
             noise_generator=(ShardedGenerator if group else torch.Generator)(device).manual_seed(noise_seed),
             group=group,
@@ -301,12 +317,15 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         if val_rows is not None:
             history.setdefault("validation_elbo", [math.nan] * n_before)
         if saved is not None:
-            history = saved["history"]
-            n_done = len(history["elbo"]) - n_before
-            module.load_state_dict(tensors(saved["weights"]))
-            trainer.load_state(saved["trainer"])
-            if stopping is not None:
-                stopping.load_state(saved["stopping"])
+            try:
+                history = {name: values.tolist() for name, values in saved["history"].items()}
+                n_done = len(history["elbo"]) - n_before
+                module.load_state_dict(tensors(saved["weights"]))
+                trainer.load_state(saved["trainer"])
+                if stopping is not None:
+                    stopping.load_state(saved["stopping"])
+            except Exception as error:  # whatever a state that somebody else made lacks
+                raise unreadable(self.checkpoint, error) from error
 
         def summarize(terms):
             kl, log_likelihood = terms["kl"], terms["log_likelihood"] - X.shape[1] * log_scale
@@ -320,8 +339,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 if not math.isfinite(summary["validation_elbo"]):
                     raise ValueError(
                         f"The validation ELBO is {summary['validation_elbo']} after epoch {len(history['loss']) + 1}. "
-                        f"Look for validation rows (X_val) far from the training data, and if a module of your own is "
-                        f"in use, check that its output is finite in evaluation mode."
+                        f"Try a smaller learning_rate_init, look for validation rows (X_val) far from the training "
+                        f"data, and if a module of your own is in use, check that its output is finite in evaluation "
+                        f"mode."
                     )
             elif "validation_elbo" in history:
                 summary["validation_elbo"] = math.nan
@@ -347,7 +367,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             checkpoint.save(
                 {
                     "seeds": seeds,
-                    "history": history,
+                    "history": {name: np.array(values) for name, values in history.items()},
                     "weights": arrays(module.state_dict()),
                     "trainer": trainer.state(),
                     "stopping": None if stopping is None else stopping.state(),
@@ -368,6 +388,17 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             on_epoch_begin=monitor.begin,
             on_epoch_end=monitor.end,
         )
+        # Losses are those before each step; this is what the last one has left.
+        tried = validation.Rows(
+            X,
+            shift,
+            scale,
+            clip=self._clip,
+            index=(np.arange(len(X)) if index is None else index)[:_N_TRIED],
+            device=device,
+        )
+        if not np.isfinite(_lower_bounds(module, tried, log_scale)).all():
+            raise divergence(len(history["loss"]), "the ELBO of training rows is not finite after its last step")
         if stopping is not None and not stopped:
             warnings.warn(
                 f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO had not "
@@ -387,7 +418,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         parameters = self.get_params(deep=False)
         for name in ("checkpoint", "device", "verbose"):
             del parameters[name]
-        identity = {"estimator": f"{type(self).__module__}.{type(self).__qualname__}"}
+        identity = {"skvae": __version__, "estimator": f"{type(self).__module__}.{type(self).__qualname__}"}
         identity |= {name: validation.describe(value) for name, value in parameters.items()}
         identity |= {"X": validation.describe(X), "X_val": validation.describe(X_val), "device": device.type}
         if resume:
@@ -512,9 +543,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         validation.check_positive_integer(n_samples, "n_samples")
         latent_seed, noise_seed = validation.spawn_seeds(random_state, 2)
         generator = torch.Generator("cpu").manual_seed(latent_seed)
-        Z = torch.randn(
-            int(n_samples), self.module_.n_components, generator=generator, dtype=torch.float32, device="cpu"
-        ).numpy()
+        shape = int(n_samples), self.module_.n_components
+        with validation.in_memory("n_samples", n_samples):
+            Z = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").numpy()
         return self._decode(Z, torch.Generator("cpu").manual_seed(noise_seed) if observation_noise else None)
 
     def score_samples(self, X, *, n_importance_samples=None):
@@ -585,7 +616,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         mean = np.empty((len(rows), self.module_.n_components), np.float32)
         std = np.empty_like(mean)
         start = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.module_.device.type, enabled=False):
             for x in rows.chunks(max(1, _BLOCK_FEATURES // self.n_features_in_)):
                 stop = start + len(x)
                 block_mean, block_std = self.module_.posterior(x)
@@ -596,7 +627,11 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def _decode(self, Z, generator=None):
         X = np.empty((len(Z), self.n_features_in_), np.float32)
         step = max(1, _BLOCK_FEATURES // self.n_features_in_)
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.module_.device.type, enabled=False),
+            np.errstate(under="ignore"),
+        ):
             for start in range(0, len(Z), step):
                 z = torch.tensor(Z[start : start + step], device=self.module_.device)
                 decoded = self.module_.decode(z, generator).cpu().numpy()

@@ -1,5 +1,6 @@
 """The state of an interrupted training in a file, which is either whole or the one before it."""
 
+import contextlib
 import glob
 import json
 import os
@@ -11,9 +12,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "unreadable"]
 
-_FORMAT = "skvae training checkpoint, 1"
+_FORMAT = "skvae training checkpoint, 2"
+
+
+def unreadable(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    """Return the error that the file at `path` is no checkpoint that can be read, because of `error`."""
+    return ValueError(
+        f"{os.fspath(path)} cannot be read as a checkpoint: {error!r}. It was left as it is. Choose another path, or "
+        f"delete the file to start anew."
+    )
 
 
 class Checkpoint:
@@ -38,6 +47,8 @@ class Checkpoint:
             raise ValueError(f"checkpoint={os.fspath(path)!r} is not a path: {error}.") from error
         if self.path.is_dir():
             raise ValueError(f"checkpoint={os.fspath(path)!r} is a folder; a path of a file is expected.")
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"checkpoint={os.fspath(path)!r} is a device or a pipe; a path of a file is expected.")
         self.identity = identity
         self._parts = f".{self.path.name}.skvae-part-"
 
@@ -67,15 +78,12 @@ class Checkpoint:
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as stored:
                     arrays = {name: stored[name] for name in stored.files}
-            content = json.loads(str(arrays["content"]))
+            content = json.loads(arrays["content"].tobytes())
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
             identity, state = content["identity"], _unpack(content["state"], arrays)
         except Exception as error:  # there is no end to the ways in which a damaged archive fails
-            raise ValueError(
-                f"{self.path} cannot be read as a checkpoint: {error!r}. It was left as it is. Choose another path, or "
-                f"delete the file to start anew."
-            ) from error
+            raise unreadable(self.path, error) from error
         was, now = (
             {name: who.get(name, "not there") for name in {**identity, **self.identity}}
             for who in (identity, self.identity)
@@ -109,13 +117,14 @@ class Checkpoint:
         part = self.path.with_name(self._parts + uuid.uuid4().hex)
         try:
             with open(part, "xb") as file:
-                np.savez(file, content=np.array(content), **arrays)
+                np.savez(file, content=np.frombuffer(content.encode(), np.uint8), **arrays)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)
             _sync_folder(self.path.parent)
         except BaseException as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
             if not isinstance(error, OSError):
                 raise
             raise OSError(
@@ -150,15 +159,16 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         name = f"array{len(arrays)}"
         arrays[name] = value
         return {"array": name}
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _pack(item, arrays) for key, item in value.items()}}
     if isinstance(value, list):
         return {"list": [_pack(item, arrays) for item in value]}
     value = value.item() if isinstance(value, np.generic) else value
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise TypeError(
-            f"The state of training holds a {type(value).__name__}, {value!r:.100}; a checkpoint takes arrays, numbers "
-            f"and strings. Fit without checkpoint, or keep such a thing out of the state of your module."
+            f"The state of training holds a {type(value).__name__}, {value!r:.100}; a checkpoint takes arrays, "
+            f"numbers, strings, None, and lists and dicts of them whose keys are strings. Fit without checkpoint, or "
+            f"keep such a thing out of the state of your module."
         )
     return {"plain": value}
 

@@ -4,8 +4,12 @@ All of them call `fit` with the same data and parameters. Before they exchange a
 failed, so that an error in one is an error in all, and nobody waits for a process that will not come.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +19,24 @@ from torch import Tensor
 __all__ = ["Group", "PeerError", "ShardedGenerator", "current_group", "draw_rows", "together"]
 
 T = TypeVar("T")
+
+# Held by the thread that is in a shared fit.
+_turn = threading.RLock()
+
+# Whether Ctrl-C waits for the other processes to hear of it.
+_interrupted = threading.Event()
+
+# The group that a forked process has from its parent, and cannot talk to.
+_inherited: Any = None
+
+
+def _note_inherited() -> None:
+    global _inherited
+    _inherited = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_inherited)
 
 
 class PeerError(RuntimeError):
@@ -87,27 +109,30 @@ class Group:
         return values[0]
 
     def check_same(self, identity: dict[str, str]) -> None:
-        """Raise ValueError unless parameters and data are the same in all processes."""
+        """Raise ValueError unless all processes have the same entries, such as parameters and data."""
         self.check()
         identities: list[Any] = [None] * self.size
         self._exchange(dist.all_gather_object, identities, identity)
         for rank, other in enumerate(identities):
-            for name, text in identities[0].items():
-                if other.get(name) != text:
+            for name in {**identities[0], **other}:
+                first, its = (who.get(name, "not there") for who in (identities[0], other))
+                if first != its:
                     raise ValueError(
-                        f"All processes of the group have to fit the same: {name} is {text} in rank 0 and "
-                        f"{other.get(name)} in rank {rank}. Give all ranks the same data and parameters, modules "
-                        f"with the same weights; each takes its part of every minibatch by itself."
+                        f"All processes of the group have to fit the same: {name} is {first} in rank 0 and {its} in "
+                        f"rank {rank}. Give all ranks the same data and parameters, modules with the same weights; "
+                        f"each takes its part of every minibatch by itself."
                     )
 
     def check(self, error: BaseException | None = None) -> None:
-        """Tell the others of `error`, or that there is none; raise PeerError if another process has failed."""
-        failed = torch.tensor([error is not None], dtype=torch.int32, device=self._device)
+        """Tell the others of `error`, of Ctrl-C or of neither; without `error`, raise PeerError if any has failed."""
+        report = None if error is None else f"{type(error).__name__}: {error}"
+        if error is None and _interrupted.is_set():
+            report = "KeyboardInterrupt"
+        failed = torch.tensor([report is not None], dtype=torch.int32, device=self._device)
         self._exchange(dist.all_reduce, failed)
         if not failed:
             return
         reports: list[Any] = [None] * self.size
-        report = None if error is None else f"{type(error).__name__}: {error}"
         self._exchange(dist.all_gather_object, reports, report)
         if error is None:
             failures = "; ".join(f"rank {rank}: {report}" for rank, report in enumerate(reports) if report is not None)
@@ -118,13 +143,53 @@ class Group:
         try:
             collective(*args, **kwargs)
         except RuntimeError as error:
-            raise PeerError(f"Another process of the group is gone, and so the fit was stopped: {error}") from error
+            raise PeerError(
+                f"Another process of the group is gone, or has not called fit within the timeout of "
+                f"init_process_group, and so the fit was stopped: {error}"
+            ) from error
 
 
 def current_group() -> Group | None:
-    """Return the group of processes, or None where `torch.distributed` has not been initialised with several."""
+    """Return the group of processes, or None where `torch.distributed` has not been initialised with several.
+
+    A process that was forked from one of the group is not in it.
+    """
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return Group() if several else None
+    return Group() if several and dist.group.WORLD is not _inherited else None
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Raise RuntimeError when another thread is in a shared fit: which thread comes first may differ among ranks."""
+    if not _turn.acquire(blocking=False):
+        raise RuntimeError(
+            "Another thread of this process is in a shared fit; the processes of a group make one at a time. Call fit "
+            "from one thread, or fit in processes without torch.distributed."
+        )
+    try:
+        yield
+    finally:
+        _turn.release()
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """Have Ctrl-C wait for the next `Group.check`: between two exchanges it would leave the others in the second.
+
+    Where somebody else handles Ctrl-C, another thread or a fit around this one, nothing changes.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if _interrupted.is_set():
+            _interrupted.clear()
+            raise KeyboardInterrupt
 
 
 def together(method: Callable[..., T]) -> Callable[..., T]:
@@ -133,16 +198,17 @@ def together(method: Callable[..., T]) -> Callable[..., T]:
     @functools.wraps(method)
     def wrapped(*args: Any, **kwargs: Any) -> T:
         group = current_group()
-        try:
-            result = method(*args, **kwargs)
-            if group is not None:
+        if group is None:
+            return method(*args, **kwargs)
+        with _one_at_a_time(), _deferred_interrupts():
+            try:
+                result = method(*args, **kwargs)
                 group.check()
-            return result
-        except PeerError:
-            raise
-        except BaseException as error:
-            if group is not None:
+                return result
+            except PeerError:
+                raise
+            except BaseException as error:
                 group.check(error)
-            raise
+                raise
 
     return wrapped

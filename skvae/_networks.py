@@ -371,13 +371,20 @@ def _route(gradient: Tensor, difference: Tensor, first: Tensor, second: Tensor) 
 _global_generator = threading.RLock()
 if hasattr(os, "register_at_fork"):
 
-    def _after_fork() -> None:
+    def _before_fork() -> None:
+        """Wait until no thread uses torch's global generator, whose own lock a child could never open."""
+        _global_generator.acquire()
+
+    def _after_fork_in_parent() -> None:
+        _global_generator.release()
+
+    def _after_fork_in_child() -> None:
         """Make a new lock, and leave it at one thread: OpenMP's others are gone, and would be waited for forever."""
         global _global_generator
         _global_generator = threading.RLock()
         torch.set_num_threads(1)
 
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Template(nn.Module):
@@ -433,10 +440,15 @@ def _make_template(
     name: str, module: nn.Module, n_inputs: int, n_outputs: int, generator: torch.Generator | None
 ) -> Template:
     """Wrap the user's `module` after a trial that its output has the shape the model needs."""
-    template = Template(module).eval()
     seed = 0 if generator is None else _draw_seed(generator)  # for the weights that lazy layers draw now
     contract = f"{name} must map a float32 tensor of shape (batch, {n_inputs}) to (batch, {n_outputs})"
+    try:
+        template = Template(module).eval()
+    except Exception as error:
+        raise ValueError(f"{contract}; to copy it raised {error!r}.") from error
     device = next((p.device for p in template.parameters()), torch.device("cpu"))
+    if device.type == "meta":
+        raise ValueError(f"{contract}; its weights are on the device 'meta', which holds no numbers.")
     for batch in (2, 1):
         try:
             with torch.no_grad():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skvae._distributed import Group
 
-__all__ = ["EarlyStopping", "Trainer"]
+__all__ = ["EarlyStopping", "Trainer", "divergence"]
 
 
 class Batches(Protocol):
@@ -89,7 +89,8 @@ def tensors(weights: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _divergence(epoch: int, what: str) -> ValueError:
+def divergence(epoch: int, what: str) -> ValueError:
+    """Return the error that training diverged in `epoch`; `what` says how that shows."""
     return ValueError(
         f"Training diverged in epoch {epoch}: {what}. Try a smaller learning_rate_init or clip_value, look for extreme "
         f"values in the data, and if a module of your own is in use, check that its output is finite."
@@ -190,7 +191,7 @@ class Trainer:
         stop : bool, default=False
             Whether training that goes on here has stopped before.
         save : callable, default=None
-            Called before the first epoch and after each one, with whether training stops there.
+            Called before the first epoch, if there is one, and after each one, with whether training stops there.
         on_epoch_begin, on_epoch_end : callable
             Called before and after each epoch; training stops when `on_epoch_end` returns True.
 
@@ -204,9 +205,10 @@ class Trainer:
         ValueError
             When the loss or a weight is no longer finite; the message names the epoch.
         """
-        if save is not None:
+        n_epochs = 0 if stop else n_epochs
+        if save is not None and n_epochs:
             save(stop)
-        for _ in range(0 if stop else n_epochs):
+        for _ in range(n_epochs):
             on_epoch_begin()
             epoch = 1 + max(map(len, history.values()), default=0)
             for name, value in summarize(self.run_epoch(rows, epoch)).items():
@@ -229,7 +231,7 @@ class Trainer:
         # A loss that is finite says that the weights before the last step were; these are the ones after it.
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             n_epochs = max(map(len, history.values()), default=0)
-            raise _divergence(n_epochs, "its last step left weights that are not finite")
+            raise divergence(n_epochs, "its last step left weights that are not finite")
         return stop
 
     def run_epoch(self, rows: Batches, epoch: int) -> dict[str, float]:
@@ -254,7 +256,7 @@ class Trainer:
         for total in self._sums.values():
             total.zero_()
         if not all(map(math.isfinite, means.values())):
-            raise _divergence(epoch, ", ".join(f"{name} {mean:g}" for name, mean in means.items()))
+            raise divergence(epoch, ", ".join(f"{name} {mean:g}" for name, mean in means.items()))
         return means
 
     @torch.no_grad()
@@ -276,12 +278,21 @@ class Trainer:
         share = (stop - start) / len(index)
         terms, differentiate = self.module.loss(batch, generator)  # type: ignore[operator]
         self._add_terms(terms if share else {name: torch.zeros_like(term) for name, term in terms.items()})
-        gradients: list[Tensor | None] = differentiate()
-        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        flat = group.sum(share * torch.cat([gradients[i].reshape(-1) for i in present]))  # type: ignore[union-attr]
-        for i, part in zip(present, flat.split([self._parameters[i].numel() for i in present]), strict=True):
-            gradients[i] = part.view_as(self._parameters[i])
-        self._adam(gradients)
+        # Which parameters play a part may depend on the rows; one that no row of any process uses has no gradient.
+        gradients: list[Tensor | None] = [g if share else None for g in differentiate()]
+        sizes = [p.numel() for p in self._parameters]
+        flat = [
+            p.new_zeros(n) if g is None else share * g.reshape(-1)
+            for p, g, n in zip(self._parameters, gradients, sizes, strict=True)
+        ]
+        present = torch.tensor([float(g is not None) for g in gradients], device=self._device)
+        *parts, counts = group.sum(torch.cat([*flat, present])).split([*sizes, len(gradients)])
+        self._adam(
+            [
+                part.view_as(p).to(p.dtype) if count else None
+                for p, part, count in zip(self._parameters, parts, counts.tolist(), strict=True)
+            ]
+        )
 
     def _add_terms(self, terms: dict[str, Tensor]) -> None:
         for name, term in terms.items():

@@ -184,7 +184,7 @@ class NormalVAETransformer(BaseVAETransformer):
 
     _parameter_constraints: dict = {
         **BaseVAETransformer._parameter_constraints,
-        "min_scale": [Interval(Real, 0, None, closed="neither")],
+        "min_scale": [Interval(Real, 0, validation.LARGEST, closed="right")],
     }
 
     def __init__(

@@ -3,10 +3,12 @@
 The only module that imports scikit-learn's private API.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
 
@@ -37,7 +39,9 @@ __all__ = [
     "describe",
     "extent",
     "image_dimensions",
+    "in_memory",
     "layer_sizes",
+    "maps_in_float32",
     "mean_and_std",
     "resolve_device",
     "spawn_seeds",
@@ -52,6 +56,9 @@ _CHUNK_ENTRIES = 1 << 16
 # Up to this, differences from a shift and quotients by a scale stay within float32.
 _LARGEST_IN_FLOAT32 = LARGEST / 100
 
+# Down to this, differences that matter keep all their bits.
+_SMALLEST_IN_FLOAT32 = 100 * float(np.finfo(np.float32).tiny)
+
 _CPU = torch.device("cpu")
 
 
@@ -65,7 +72,7 @@ def all_or_nothing(method):
     def guarded(estimator, *args, **kwargs):
         before = dict(vars(estimator))
         source = estimator.random_state if isinstance(estimator.random_state, np.random.RandomState) else None
-        drawn = None if source is None else source.get_state()
+        drawn = None if source is None else source.get_state(legacy=False)
         try:
             return method(estimator, *args, **kwargs)
         except BaseException:
@@ -84,16 +91,41 @@ def with_defaults(estimator, state: dict) -> dict:
     return {parameter.name: parameter.default for parameter in parameters} | state
 
 
+def maps_in_float32(shift: float, scale: float) -> bool:
+    """Return whether float32 is enough to map float32 values by (x - shift) / scale."""
+    return max(abs(shift), scale) < _LARGEST_IN_FLOAT32 and scale > _SMALLEST_IN_FLOAT32
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Name the argument where NumPy cannot make an array of it."""
+    try:
+        yield
+    except (OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be read as an array of numbers: {error}") from error
+
+
+@contextlib.contextmanager
+def in_memory(name: str, value) -> Iterator[None]:
+    """Name the parameter that asks for more memory than there is, or than torch can count."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise MemoryError(f"{name}={value!r} takes more memory than there is: {error}") from error
+
+
 def check_rows(estimator, X, *, reset: bool, name: str = "X") -> np.ndarray:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
     try:
-        if name != "X":  # validate_data calls everything X
-            check_array(X, input_name=name)
-        X = validate_data(estimator, X, reset=reset)
-    except ValueError as error:
+        with _readable(name):
+            if name != "X":  # validate_data calls everything X
+                check_array(X, input_name=name)
+            X = validate_data(estimator, X, reset=reset)
+    except (TypeError, ValueError) as error:
         if name == "X" or name in str(error):
             raise
-        raise ValueError(f"{name}: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from error
     _check_numeric(X, name)
     return X
 
@@ -103,18 +135,28 @@ def _check_numeric(X: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
 
 
-def check_labelled_rows(estimator, X, y) -> tuple[np.ndarray, np.ndarray]:
-    """Return `X` as `check_rows` does, within float32, and `y` as a 1-D array of class labels."""
-    X, y = validate_data(estimator, X, y, reset=True)
-    check_classification_targets(y)
+def check_labelled_rows(estimator, X, y) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return `X` as `check_rows` does, within float32, `y` as a 1-D array, its classes and the class of each row."""
+    try:
+        with _readable("X or y"):
+            X, y = validate_data(estimator, X, y, reset=True)
+    except TypeError as error:
+        raise TypeError(f"X or y: {error}") from error
+    try:
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(
+            f"y must hold labels of one kind, which can be sorted, and none that is missing: {error}"
+        ) from error
     _check_numeric(X, "X")
     check_float32(X, "X")
-    return X, y
+    return X, y, classes, labels
 
 
 def check_latent(Z, n_components: int) -> np.ndarray:
     """Return `Z` as a float32 array of `n_components` columns."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity, which is an error
+    with _readable("Z"), np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity, an error
         Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
     if Z.shape[1] != n_components:
         raise ValueError(f"Z has {Z.shape[1]} columns, but the model has {n_components} latent components.")
@@ -162,7 +204,7 @@ class Rows:
     def __init__(self, X, shift, scale, *, clip=False, index=None, device=_CPU, read_often=False):
         self.X, self.shift, self.scale = X, shift, scale
         self.clip, self.index, self.device = clip, index, device
-        narrow = np.result_type(X.dtype, np.float32) == np.float32 and max(abs(shift), scale) < _LARGEST_IN_FLOAT32
+        narrow = np.result_type(X.dtype, np.float32) == np.float32 and maps_in_float32(shift, scale)
         self._dtype = torch.float32 if narrow else torch.float64
         self._source = None
         if read_often and device.type == "cuda" and 2 * X.nbytes < torch.cuda.mem_get_info(device)[0]:
@@ -214,8 +256,9 @@ def describe(value) -> str:
                 digest.update(repr(weight).encode())
     elif isinstance(value, np.random.RandomState):
         text = "RandomState"
-        _, key, *rest = value.get_state()
-        digest.update(key.tobytes() + repr(rest).encode())
+        state = value.get_state(legacy=False)
+        with np.printoptions(threshold=sys.maxsize):
+            digest.update(repr(state).encode())
     elif len(text := repr(value)) > 200:
         digest.update(text.encode())
         text = type(value).__name__
@@ -294,11 +337,12 @@ def image_dimensions(image_shape, n_features: int) -> tuple[int, int, int] | Non
             f"image_shape must be (height, width) or (height, width, channels), all positive integers; "
             f"got {image_shape!r}."
         )
+    shape = tuple(map(int, shape))
     if math.prod(shape) != n_features:
         raise ValueError(
             f"image_shape={image_shape!r} describes {math.prod(shape)} features, but X has {n_features} features."
         )
-    height, width, *channels = (int(n) for n in shape)
+    height, width, *channels = shape
     return height, width, *(channels or (1,))
 
 
@@ -358,7 +402,7 @@ def resolve_device(device) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.ones(1, device=resolved).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"device={device!r} cannot be used: {reason}. Choose 'auto', 'cpu' or a device that torch finds here."

@@ -125,7 +125,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "image_shape": [tuple, list, np.ndarray, None],
-        "learning_rate_init": [Interval(Real, 0, validation.LARGEST, closed="right")],
+        "learning_rate_init": [Interval(Real, 0, validation.LARGEST / 100, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -185,8 +185,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         ValueError
             When an argument or a parameter is not valid, or when training diverges.
         """
-        X, y = validation.check_labelled_rows(self, X, y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        X, y, self.classes_, labels = validation.check_labelled_rows(self, X, y)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val belong together; got only one of them.")
         device = validation.resolve_device(self.device)
@@ -206,8 +205,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             config["image_shape"] = validation.image_dimensions(self.image_shape, X.shape[1])
         net = self._make_net(
             config,
-            lr=self.learning_rate_init,
-            batch_size=self.batch_size,
+            lr=float(self.learning_rate_init),
+            batch_size=int(self.batch_size),
             iterator_train__random_state=np.random.RandomState(shuffle_seed),
             train_split=None if valid is None else predefined_split(valid),
             device=device.type if device.index is None else str(device),
@@ -223,12 +222,13 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         for _ in range(self.max_iter):
             task = context.subcontext(task_name="epoch")
             task.call_on_fit_task_begin(estimator=self, **hook_arguments)
-            net.fit_loop(train, epochs=1)
+            with torch.autocast(device.type, enabled=False):
+                net.fit_loop(train, epochs=1)
             record = net.history[-1]
             record["batches"].clear()
             for name, values in history.items():
                 values.append(float(record[_RECORDS[name]]))
-            self._check_finite(net, record)
+            self._check_finite(net, record, train.rows[:4])
             if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
                 break
         net.notify("on_train_end", X=train, y=None)
@@ -240,7 +240,10 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         """Return the validation rows and the numbers of their classes."""
         X_val = validation.check_rows(self, X_val, reset=False, name="X_val")
         validation.check_float32(X_val, "X_val")
-        y_val = column_or_1d(y_val)
+        try:
+            y_val = column_or_1d(y_val)
+        except (TypeError, ValueError) as error:  # it calls everything y
+            raise ValueError(f"y_val: {error}") from error
         if len(X_val) != len(y_val):
             raise ValueError(f"X_val has {len(X_val)} rows and y_val {len(y_val)} labels; they must have as many.")
         numbers = {label: number for number, label in enumerate(self.classes_.tolist())}
@@ -286,13 +289,16 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         super().__setstate__(validation.with_defaults(self, state))
 
     @staticmethod
-    def _check_finite(net, record):
+    def _check_finite(net, record, x):
+        """Raise ValueError unless the losses of an epoch are finite, and what the network then makes of rows `x`."""
         weights = all(bool(parameter.isfinite().all()) for parameter in net.module_.parameters())
-        if not weights or not math.isfinite(record["train_loss"]):
+        with torch.inference_mode(), torch.autocast(x.device.type, enabled=False):
+            logits = bool(net.module_(x).isfinite().all())
+        if not (weights and logits and math.isfinite(record["train_loss"])):
+            rest = "" if weights and logits else ", and what its last step has left is not finite"
             raise ValueError(
-                f"Training diverged in epoch {record['epoch']}: the loss is {record['train_loss']:g}"
-                f"{'' if weights else ', and weights are not finite'}. Try a smaller learning_rate_init, and scale the "
-                f"data to a range near one before."
+                f"Training diverged in epoch {record['epoch']}: the loss is {record['train_loss']:g}{rest}. Try a "
+                f"smaller learning_rate_init, and scale the data to a range near one before."
             )
         if not math.isfinite(record.get("valid_loss", 0)):
             raise ValueError(
@@ -359,7 +365,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         validation.check_float32(X, "X")
         module = self.net_.module_
         rows = validation.Rows(X, 0.0, 1.0, device=module.head.weight.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(rows.device.type, enabled=False):
             output = np.concatenate([function(module, x).cpu().numpy() for x in rows.chunks(_PREDICTION_BATCH)])
         is_finite = np.isfinite(output).all(axis=1)
         if not is_finite.all():

@@ -5,19 +5,24 @@ them, and any Pipeline that holds one, with all its options. Built-in networks a
 likelihoods of a user's own go through torch's exporter.
 """
 
+import contextlib
 import copy
+import logging
+import threading
 import warnings
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC
 from torch import nn
 
 from skvae import distributions
 from skvae._base import BaseVAETransformer
 from skvae._networks import ConvEncoder, DenseNetwork, Template
 from skvae._vae import ContinuousBernoulliLikelihood, NormalLikelihood
-from skvae._validation import check_is_fitted
+from skvae._validation import check_is_fitted, maps_in_float32
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 
 try:
@@ -36,14 +41,20 @@ _ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 # Operators that draw random numbers; dropout that is still there in evaluation mode is one.
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
+# The oldest operators that the converters write.
+_OLDEST_OPSET = 11
+
+# torch exports one module at a time.
+_exporting = threading.Lock()
+
 
 def to_onnx(estimator):
     """Return what a fitted estimator computes as an ONNX graph.
 
     The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
-    that ends in one, its output is what `transform` returns; of a classifier it has two, the labels and the
-    probabilities. The units of a VAE's data are part of the graph; its checks are not: missing values go through, and
-    values outside a `data_range` are clipped.
+    that ends in one, its output is what `transform` returns; of a classifier it has two, ``"label"`` and
+    ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. The units of a VAE's data
+    are part of the graph; its checks are not: missing values go through, and values outside a `data_range` are clipped.
 
     Parameters
     ----------
@@ -61,7 +72,7 @@ def to_onnx(estimator):
     NotFittedError
         When `estimator` is not fitted.
     ValueError
-        When torch cannot export a module of the user's own.
+        When torch cannot export a module of the user's own, or a class of the user's own has another `transform`.
 
     See Also
     --------
@@ -87,11 +98,16 @@ def to_onnx(estimator):
     """
     check_is_fitted(estimator)
     _register()
+    last = estimator
+    while isinstance(last, Pipeline) or hasattr(last, "best_estimator_"):
+        last = last[-1] if isinstance(last, Pipeline) else last.best_estimator_
+    # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
+    options = {} if isinstance(last, LinearSVC) else {"zipmap": False}
     return convert_sklearn(
         estimator,
         name=type(estimator).__name__,
         initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
-        options={"zipmap": False} if is_classifier(estimator) else None,  # probabilities as an array
+        options={id(last): options} if is_classifier(estimator) else None,
     )
 
 
@@ -119,7 +135,7 @@ def decoder_to_onnx(vae):
     TypeError
         When `vae` is not a VAE transformer.
     ValueError
-        When torch cannot export a module of the user's own.
+        When torch cannot export a module of the user's own, or its class has another `inverse_transform`.
 
     See Also
     --------
@@ -169,6 +185,9 @@ class _Graph:
 
     def __init__(self, scope, container):
         self.scope, self.container = scope, container
+        self.opset = container.target_opset_any_domain("")
+        if self.opset < _OLDEST_OPSET:
+            raise ValueError(f"target_opset={self.opset} is too old: skvae writes version {_OLDEST_OPSET} or newer.")
 
     def add(self, op_type, *inputs, **attributes):
         """Add a node, whose inputs are names of what is there or arrays, and return the name of its output."""
@@ -188,30 +207,60 @@ class _Graph:
         self.container.add_node("Identity", name, variable.full_name, name=self.scope.get_unique_operator_name("Out"))
 
     def add_module(self, role, module, x, n_inputs):
-        """Add what torch makes of `module`, applied to the columns `x`, and return the name of its output."""
-        model = _export(role, module, n_inputs, self.container.target_opset_any_domain(""))
+        """Add what torch makes of `module`, applied to `x`, and return the name of its output in float32."""
+        model = _export(role, module, n_inputs, self.opset)
         graph, prefix = model.graph, f"{self.scope.get_unique_operator_name(role)}_"
         _add_prefix(graph, prefix)
-        self.container.add_node("Identity", x, graph.input[0].name, name=f"{prefix}input")
-        self.container.nodes.extend(graph.node)
-        self.container.initializers.extend(graph.initializer)
+        source = onnx.helper.make_node("Identity", [x], [graph.input[0].name], name=f"{prefix}input")
+        graph.node.insert(0, source)
+        del graph.input[:]
+        (output,) = graph.output
+        graph.node.append(
+            onnx.helper.make_node(
+                "Cast", [output.name], [f"{prefix}output"], to=onnx.TensorProto.FLOAT, name=f"{prefix}output"
+            )
+        )
+        output.name, output.type.tensor_type.elem_type = f"{prefix}output", onnx.TensorProto.FLOAT
+        # skl2onnx cannot sort nodes that leave out an input, but does not look into the branches of a choice. Of this
+        # one it sees the condition alone, which is always true, and has to come after x.
+        other = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", [x], [f"{prefix}other"], name=f"{prefix}other")],
+            f"{prefix}other",
+            [],
+            [onnx.helper.make_tensor_value_info(f"{prefix}other", onnx.TensorProto.FLOAT, None)],
+        )
         self.container.node_domain_version_pair_sets.update(
             (opset.domain, opset.version) for opset in model.opset_import
         )
-        return graph.output[0].name
+        return self.add("If", self.add("Less", np.array(-1), self.add("Size", x)), then_branch=graph, else_branch=other)
 
 
-def _add_prefix(graph, prefix):
-    """Put `prefix` ahead of every name in a graph and in the graphs of its branches; what has no name gets none."""
+def _graphs(graph):
+    """Yield a graph and those of its branches."""
+    yield graph
     for node in graph.node:
-        node.name = node.name and prefix + node.name
-        node.input[:] = [name and prefix + name for name in node.input]
-        node.output[:] = [name and prefix + name for name in node.output]
         for attribute in node.attribute:
-            for branch in (attribute.g, *attribute.graphs):
-                _add_prefix(branch, prefix)
-    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        value.name = prefix + value.name
+            for branch in (attribute.g,) if attribute.HasField("g") else attribute.graphs:
+                yield from _graphs(branch)
+
+
+def _add_prefix(whole, prefix):
+    """Put `prefix` ahead of every name in a graph and its branches; what has no name gets none."""
+    for graph in _graphs(whole):
+        for node in graph.node:
+            node.name = node.name and prefix + node.name
+            node.input[:] = [name and prefix + name for name in node.input]
+            node.output[:] = [name and prefix + name for name in node.output]
+        for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            value.name = prefix + value.name
+
+
+def _remove_origin(whole):
+    """Remove what torch notes of where in the source, and in which file, each part comes from."""
+    for graph in _graphs(whole):
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+            part.ClearField("doc_string")
+            part.ClearField("metadata_props")
 
 
 def _export(role, module, n_inputs, opset):
@@ -224,8 +273,8 @@ def _export(role, module, n_inputs, opset):
     module = copy.deepcopy(module).cpu().eval()
     example = torch.zeros(2, n_inputs, dtype=torch.float32, device="cpu")
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own code
+        with _exporting, _quiet(logging.getLogger("torch.onnx")), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about its own code
             program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n_samples")},))
             model = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False).model_proto
     except Exception as error:
@@ -233,13 +282,26 @@ def _export(role, module, n_inputs, opset):
             f"torch cannot export the {role} {name} to ONNX: {str(error).strip().splitlines()[0]} It has to be one "
             f"graph for any number of rows (x.shape[0], not len(x)), without decisions that depend on their values."
         ) from error
-    random = {node.op_type for node in model.graph.node if node.op_type.startswith(_RANDOM)}
+    nodes = (node for graph in _graphs(model.graph) for node in graph.node)
+    random = {node.op_type for node in nodes if node.op_type.startswith(_RANDOM)}
     if random:
         raise ValueError(
             f"The {role} {name} draws random numbers in evaluation mode ({', '.join(sorted(random))}); its ONNX graph "
             f"would draw others. Let it draw in training mode only."
         )
+    _remove_origin(model.graph)
     return model
+
+
+@contextlib.contextmanager
+def _quiet(logger):
+    """Have a logger say nothing but errors: torch lists the packages that it could do with."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Mean(nn.Module):
@@ -253,12 +315,24 @@ class _Mean(nn.Module):
         return self.likelihood.mean(parameters)
 
 
+def _check_method(vae, name):
+    """Raise ValueError when the class has a method of its own where the graph would have that of this library."""
+    if getattr(type(vae), name) is not getattr(BaseVAETransformer, name):
+        raise ValueError(
+            f"{type(vae).__name__} overrides {name}, and no graph can be made of that. Put what it does into a "
+            f"step of a Pipeline, or export a class without it."
+        )
+
+
 def _convert_encoder(scope, operator, container):
     """Write what `transform` computes: the posterior mean."""
     vae = operator.raw_operator
     graph = _Graph(scope, container)
+    _check_method(vae, "transform")
     # What float32 may not hold is mapped in float64, as in the estimator.
-    dtype = np.float32 if all(isinstance(v.type, FloatTensorType) for v in operator.inputs) else np.float64
+    narrow = maps_in_float32(vae.shift_, vae.scale_)
+    narrow = narrow and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
+    dtype = np.float32 if narrow else np.float64
     x = _add_rows(graph, operator.inputs, dtype)
     x = graph.add("Div", graph.add("Sub", x, dtype(vae.shift_)), dtype(vae.scale_))
     if dtype == np.float64:
@@ -272,6 +346,7 @@ def _convert_encoder(scope, operator, container):
 def _convert_decoder(scope, operator, container):
     """Write what `inverse_transform` computes: the mean of the likelihood in the units of the data."""
     vae, (source,) = operator.raw_operator.vae, operator.inputs
+    _check_method(vae, "inverse_transform")
     graph = _Graph(scope, container)
     likelihood = vae.module_.likelihood
     n_outputs = likelihood.n_parameters * vae.n_features_in_

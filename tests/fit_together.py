@@ -9,10 +9,14 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -117,6 +121,94 @@ FAILURES = {
 }
 
 
+def refused(fit, *arguments):
+    """Return the message of the error that `fit` raises."""
+    try:
+        fit(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def other_beginnings(rank):
+    """Try to fit what is fitted in one process alone, or by other methods, or with other names or files."""
+    fitted = [normal().partial_fit(X) for _ in range(3)]
+    for estimator in fitted[::2]:
+        del estimator._training_state
+    frame = pd.DataFrame(X).add_prefix("pixel_")
+    path = Path(sys.argv[3]) / "checkpoint of one"
+    return {
+        "module_ before": refused(fitted[0].partial_fit if rank else normal().partial_fit, X),
+        "the method": refused(normal().partial_fit if rank else normal().fit, X),
+        "the steps of the optimiser": refused(fitted[1 + rank].partial_fit, X),
+        "feature names": refused(normal().fit, frame if rank else X),
+        "checkpoint": refused(normal(checkpoint=path if rank else None).fit, X),
+    }
+
+
+class ChoosesByProcess(torch.nn.Module):
+    """Uses another layer in each process, and a third one in none."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 6) for _ in range(3))
+        for parameter in self.parameters():
+            torch.nn.init.zeros_(parameter)
+
+    def forward(self, x):
+        return self.layers[int(sys.argv[1])](x)
+
+
+def other_parameters_in_each(rank):
+    """Return the steps that each layer has taken, and whether its weights have moved."""
+    vae = normal(encoder=ChoosesByProcess()).partial_fit(X)
+    steps = vae._training_state["adam"]
+    return [
+        (int(steps[f"encoder.{name}"][0]), bool(weight.any()))
+        for name, weight in vae.module_.encoder.named_parameters()
+        if name.endswith("weight")
+    ]
+
+
+def from_another_thread(rank):
+    """Begin a fit in another thread while one is under way, and one of the same thread."""
+    found = []
+
+    def act():
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(refused, normal().fit, X).result(timeout=60))
+        found.append(refused(normal().fit, X))
+
+    one = AtEpoch(rank, 2, act)
+    return normal().set_callbacks(one).fit(X).n_iter_, found
+
+
+def from_a_fork(rank):
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        return pool.submit(normal().fit, X).result(timeout=60).transform(X)
+
+
+def real_interrupts(rank):
+    """Press Ctrl-C at random times, in the first process, the second, both; return how the fits ended."""
+    outcomes = []
+    delays = np.random.RandomState(0).uniform(0, 0.05, size=15)
+    for i, delay in enumerate(delays):
+        estimator = normal(max_iter=100_000, batch_size=50)
+        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+        hit = i % 3 in (rank, 2)
+        outcome = "no error"
+        try:
+            try:
+                estimator.set_callbacks(AtEpoch(rank if hit else -1, 2, timer.start)).fit(X)
+            finally:
+                if hit:
+                    timer.join()
+        except BaseException as error:
+            outcome = type(error).__name__
+        outcomes.append((outcome, hasattr(estimator, "module_")))
+    return outcomes
+
+
 def callback_fails(rank):
     estimator = normal().set_callbacks(AtEpoch(1, 2, lambda: fail(OSError("printer on fire"))))
     try:
@@ -161,6 +253,11 @@ OTHERS = {
     "Ctrl-C in one": interrupted,
     "fresh randomness": fresh_randomness,
     "what is printed": printed,
+    "other beginnings": other_beginnings,
+    "other parameters in each": other_parameters_in_each,
+    "from another thread": from_another_thread,
+    "from a fork": from_a_fork,
+    "Ctrl-C at random times": real_interrupts,
     "dropout of a module": lambda rank: with_dropout().fit(X).transform(X).tobytes(),
 }
 

@@ -171,8 +171,12 @@ BAD_PARAMETERS = [
     (BOTH, {"device": "gpu"}, "device='gpu' cannot be used"),
     (BOTH, {"device": 1.5}, "The 'device' parameter"),
     (BOTH, {"device": "meta"}, "device='meta' cannot be used"),
+    (BOTH, {"device": 10**30}, "device=10+ cannot be used"),
+    (BOTH, {"encoder": nn.Linear(64, 6, device="meta")}, "encoder must map .*on the device 'meta'"),
     (BOTH, {"verbose": "loud"}, "The 'verbose' parameter"),
     ((NORMAL,), {"min_scale": 0.0}, "The 'min_scale' parameter"),
+    ((NORMAL,), {"min_scale": 1e39}, "The 'min_scale' parameter"),
+    ((NORMAL,), {"min_scale": 10**400}, "The 'min_scale' parameter"),
     ((NORMAL,), {"min_scale": np.inf}, "The 'min_scale' parameter"),
     ((CB,), {"data_range": (0, 1)}, r"X contains 16, outside data_range=\(0, 1\)"),
     ((CB,), {"data_range": (1, 20)}, r"X contains 0, outside data_range=\(1, 20\)"),
@@ -217,7 +221,9 @@ def test_validation_data_out_of_proportion(digits):
     far[0, 0] = 1e30
     fitted = make(NormalVAETransformer).fit(digits)
     before = bits(fitted, digits)
-    with pytest.raises(ValueError, match="validation ELBO is (nan|-inf) after epoch 1. Look for .*X_val"):
+    with pytest.raises(
+        ValueError, match="validation ELBO is (nan|-inf) after epoch 1. Try a smaller learning_rate_init, look .*X_val"
+    ):
         fitted.fit(digits, X_val=far)
     assert bits(fitted, digits) == before
     # The range that was learned clips it.
@@ -242,3 +248,78 @@ def test_a_generator_that_a_failed_fit_has_drawn_from_is_put_back(estimator_clas
         with pytest.raises(ValueError, match="Training diverged"):
             getattr(make(estimator_class, random_state=random_state, learning_rate_init=1e30), method)(digits)
         assert (random_state.get_state()[1].tolist(), random_state.get_state()[2]) == before
+
+
+@pytest.mark.draws_globally
+@pytest.mark.parametrize("parameters", [{"learning_rate_init": 1e30}, {"encoder": NaNInEvaluation(64, 6)}])
+def test_what_the_last_step_leaves_is_tried(estimator_class, parameters, digits):
+    fitted = make(estimator_class).fit(digits)
+    before = bits(fitted, digits)
+    fitted.set_params(**parameters)
+    if "encoder" in parameters:
+        with pytest.raises(ValueError, match="diverged in epoch 4: the ELBO of training rows is not finite after its"):
+            fitted.fit(digits)
+    else:
+        fitted.set_params(batch_size=1000)
+        with pytest.raises(ValueError, match="diverged in epoch 5: .*Try a smaller learning_rate_init"):
+            fitted.partial_fit(digits)
+    assert bits(fitted, digits) == before
+
+
+def test_numbers_that_are_no_floats(estimator_class, digits):
+    expected = bits(make(estimator_class, clip_value=2.0, batch_size=200).fit(digits), digits)
+    numbers = {"clip_value": np.uint8(2), "batch_size": np.uint8(200)}
+    assert bits(make(estimator_class, **numbers).fit(digits), digits) == expected
+
+
+def test_small_integers_for_an_image_shape():
+    X = np.random.RandomState(0).rand(5, 256)
+    make(NormalVAETransformer, image_shape=np.array([16, 16], np.uint8)).fit(X)
+
+
+HUGE = np.array([[10**400, 1.0]] * 5, dtype=object)
+TRACKED = torch.ones(5, 2, requires_grad=True)
+
+
+@pytest.mark.parametrize("data", [HUGE, TRACKED], ids=["huge", "tracked"])
+def test_what_cannot_become_an_array_is_named(estimator_class, data):
+    fitted = make(estimator_class, n_components=2).fit(np.eye(5, 2))
+    for method in (fitted.fit, fitted.partial_fit, fitted.transform):
+        with pytest.raises(ValueError, match="^X cannot be read as an array of numbers"):
+            method(data)
+    with pytest.raises(ValueError, match="^Z cannot be read as an array of numbers"):
+        fitted.inverse_transform(data)
+    with pytest.raises(ValueError, match="^X_val cannot be read as an array of numbers"):
+        fitted.fit(np.eye(5, 2), X_val=data)
+
+
+MIXED = pd.DataFrame(np.ones((5, 2)), columns=[0, "1"])
+MISSING = pd.DataFrame(np.full((5, 2), pd.NA, object))
+
+
+@pytest.mark.parametrize("data", [MIXED, MISSING, np.ones((5, 2)) * 1j])
+def test_wrong_types_of_validation_data_are_named(estimator_class, data):
+    with pytest.raises((TypeError, ValueError), match="^X_val: "):
+        make(estimator_class).fit(np.eye(5, 2), X_val=data)
+
+
+def test_more_than_memory_holds(fitted, digits):
+    for n in (10**16, 10**30):
+        with pytest.raises(MemoryError, match=f"n_samples={n} takes more memory"):
+            fitted.sample(n)
+        with pytest.raises(MemoryError, match=f"n_importance_samples={n} takes more memory"):
+            fitted.score_samples(digits, n_importance_samples=n)
+
+
+def test_tiny_values_are_those_of_float64(estimator_class, digits):
+    X = (digits * 1e-43).astype(np.float32)
+    narrow, wide = make(estimator_class).fit(X), make(estimator_class).fit(X.astype(np.float64))
+    assert narrow.transform(X).tobytes() == wide.transform(X.astype(np.float64)).tobytes()
+    with np.errstate(all="raise"):
+        narrow.inverse_transform(np.zeros((1, 3)))
+
+
+def test_autocast_outside_has_no_part_in_it(estimator_class, digits):
+    expected = bits(make(estimator_class).fit(digits, X_val=digits), digits)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert bits(make(estimator_class).fit(digits, X_val=digits), digits) == expected

@@ -103,8 +103,9 @@ class Checkpointed:
 
     def __init__(self, path):
         with np.load(path) as archive:
-            identity = json.loads(str(archive["content"]))["identity"]
-        self.history = Checkpoint(path, identity).load()["history"]
+            identity = json.loads(archive["content"].tobytes())["identity"]
+        history = Checkpoint(path, identity).load()["history"]
+        self.history = {name: values.tolist() for name, values in history.items()}
 
 
 def test_each_epoch_is_written(estimator_class, digits, tmp_path):
@@ -440,3 +441,65 @@ def test_killed_again_and_again(estimator_class, configuration, digits, tmp_path
     assert int(run.stdout) >= 20, run.stderr
     fitted = pickle.loads((tmp_path / "fit.model").read_bytes())
     assert outcome(fitted, digits) == outcome(expected, digits)
+
+
+def test_a_clear_error_where_nothing_can_be_removed(estimator_class, digits, tmp_path):
+    with pytest.raises(OSError, match="The checkpoint .* cannot be written: File name too long"):
+        make(estimator_class, checkpoint=tmp_path / ("x" * 250)).fit(digits)
+
+
+def test_a_finished_fit_is_read_where_nothing_can_be_written(estimator_class, digits, tmp_path, monkeypatch):
+    estimator = make(estimator_class, checkpoint=tmp_path / "fit")
+    expected = outcome(estimator.fit(digits), digits)
+    monkeypatch.setattr(Checkpoint, "save", lambda *args: pytest.fail("written again"))
+    assert outcome(clone(estimator).fit(digits), digits) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_and_devices_are_refused(estimator_class, digits, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match="is a device or a pipe; a path of a file is expected"):
+            make(estimator_class, checkpoint=path).fit(digits)
+
+
+def test_another_bit_generator(estimator_class, digits, tmp_path):
+    def estimator(seed):
+        return make(estimator_class, random_state=np.random.RandomState(np.random.PCG64(seed)))
+
+    expected = outcome(estimator(0).fit(digits), digits)
+    for _ in range(2):
+        assert outcome(estimator(0).set_params(checkpoint=tmp_path / "fit").fit(digits), digits) == expected
+    with pytest.raises(ValueError, match="another training: random_state was RandomState"):
+        estimator(1).set_params(checkpoint=tmp_path / "fit").fit(digits)
+
+
+def test_another_version_or_another_content(estimator_class, digits, tmp_path, monkeypatch):
+    path = tmp_path / "fit"
+    interrupt(make(estimator_class, checkpoint=path), digits, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("skvae._base.__version__", "9.9")
+        with pytest.raises(ValueError, match="another training: skvae was .* and is 9.9"):
+            make(estimator_class, checkpoint=path).fit(digits)
+    with np.load(path) as archive:
+        identity = json.loads(archive["content"].tobytes())["identity"]
+    state = Checkpoint(path, identity).load()
+    state["weights"].popitem()
+    Checkpoint(path, identity).save(state)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint: .*delete the file"):
+        make(estimator_class, checkpoint=path).fit(digits)
+
+
+class Counting(torch.nn.Linear):
+    def get_extra_state(self):
+        return {0: 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.draws_globally
+def test_keys_that_json_would_change(estimator_class, digits, tmp_path):
+    with pytest.raises(TypeError, match="dicts of them whose keys are strings"):
+        make(estimator_class, encoder=Counting(64, 6), checkpoint=tmp_path / "fit").fit(digits)
+    assert list(tmp_path.iterdir()) == []

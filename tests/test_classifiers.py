@@ -352,3 +352,36 @@ def test_what_overflows_is_an_error(classifier_class, labelled):
             method(far)
     with pytest.raises(ValueError, match="The validation loss is (nan|inf) after epoch 1. .*X_val"):
         classifier.fit(X, y, X_val=far, y_val=y[:5])
+
+
+def test_what_the_last_step_leaves_is_tried(classifier_class, labelled):
+    X, y = labelled
+    classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    before = classifier.predict_proba(X).tobytes()
+    with pytest.raises(ValueError, match="diverged in epoch 1: .*its last step has left.*smaller learning_rate_init"):
+        classifier.set_params(learning_rate_init=1e30, max_iter=1, batch_size=1000).fit(X, y)
+    assert classifier.predict_proba(X).tobytes() == before
+
+
+def test_autocast_outside_has_no_part_in_it(classifier_class, labelled):
+    X, y = labelled
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(within, expected)
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b"], ["a", 1, "b"], ["a", pd.NA, "b"]])
+def test_labels_of_several_kinds(classifier_class, labels):
+    with pytest.raises((TypeError, ValueError), match=r"\by\b"):
+        classifier_class().fit(np.eye(3, 4), pd.Series(labels, dtype=object))
+
+
+def test_errors_name_the_culprit(classifier_class, labelled):
+    X, y = labelled
+    with pytest.raises(ValueError, match="The 'learning_rate_init' parameter"):
+        classifier_class(learning_rate_init=3e38).fit(X, y)
+    with pytest.raises(ValueError, match="^y_val: y should be a 1d array"):
+        classifier_class().fit(X, y, X_val=X, y_val=np.c_[y, y])
+    with pytest.raises(ValueError, match="^X or y cannot be read as an array of numbers"):
+        classifier_class().fit(torch.ones(4, 4, requires_grad=True), [0, 1, 0, 1])

@@ -15,7 +15,7 @@ import torch
 from fit_together import FITS, X
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae._distributed import Group, ShardedGenerator, current_group, draw_rows
+from skvae._distributed import Group, PeerError, ShardedGenerator, current_group, draw_rows
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
 
@@ -115,6 +115,49 @@ def test_ctrl_c_in_one_process_and_on_from_the_checkpoint(others):
         ("PeerError", True, ["fit"]),
         ("KeyboardInterrupt", True, ["fit"]),
     ]
+
+
+def test_ctrl_c_at_random_times_stops_all_and_leaves_estimators_alone(others):
+    for i, outcome in enumerate(zip(*(o["Ctrl-C at random times"] for o in others), strict=True)):
+        names = [name for name, _ in outcome]
+        assert set(names) <= {"KeyboardInterrupt", "PeerError"}
+        assert "KeyboardInterrupt" in names if i % 3 == 2 else names[i % 3] == "KeyboardInterrupt"
+        assert not any(is_fitted for _, is_fitted in outcome)
+
+
+def test_all_begin_alike(others):
+    for outcome in others:
+        for name, error in outcome["other beginnings"].items():
+            assert error.startswith("ValueError: All processes of the group have to fit the same: ")
+            assert f"{name} is " in error
+
+
+def test_parameters_that_not_all_processes_use(others):
+    n_steps = -(-len(X) // 128)
+    for outcome in others:
+        assert outcome["other parameters in each"] == [(n_steps, True), (n_steps, True), (0, False)]
+
+
+def test_one_shared_fit_at_a_time(others):
+    for outcome in others:
+        n_iter, (in_another_thread, in_the_same) = outcome["from another thread"]
+        assert n_iter == 4
+        assert in_another_thread.startswith("RuntimeError: Another thread of this process is in a shared fit")
+        assert in_the_same == "no error"
+
+
+def test_a_forked_process_fits_alone(others):
+    alone = FITS["short last minibatch"]().transform(X)
+    for outcome in others:
+        np.testing.assert_array_equal(outcome["from a fork"], alone)
+
+
+def test_a_timeout_names_both_causes():
+    def collective():
+        raise RuntimeError("timed out")
+
+    with pytest.raises(PeerError, match="is gone, or has not called fit within the timeout of .*: timed out"):
+        Group._exchange(collective)
 
 
 @pytest.mark.parametrize("name", ["fresh randomness", "dropout of a module"])

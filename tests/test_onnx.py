@@ -1,8 +1,11 @@
 """Graphs give what the estimators give, without torch, and what cannot be one is an error."""
 
 import importlib
+import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,8 +19,10 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
@@ -101,6 +106,36 @@ def test_other_types_of_input(estimator_class, dtype, digits):
     np.testing.assert_allclose(run(skl2onnx.to_onnx(vae, X[:1]), X=X)[0], vae.transform(X), **TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore:.* encountered in reduce:RuntimeWarning")  # in scikit-learn's checks
+def test_values_near_the_ends_of_float32(estimator_class):
+    X = (np.random.RandomState(0).uniform(size=(80, 16)) ** 3 * 6.6e38 - 3.3e38).astype(np.float32)
+    vae = make(estimator_class, encoder="dense", max_iter=1).fit(X)
+    np.testing.assert_allclose(run(to_onnx(vae), X=X)[0], vae.transform(X), **TOLERANCE)
+
+
+def test_operators_that_are_too_old(fitted, digits):
+    with pytest.raises(ValueError, match="target_opset=10 is too old: skvae writes version 11 or newer"):
+        skl2onnx.to_onnx(fitted, digits[:1], target_opset=10)
+    model = skl2onnx.to_onnx(fitted, digits[:1], target_opset=11)
+    np.testing.assert_allclose(run(model, X=digits)[0], fitted.transform(digits), **TOLERANCE)
+
+
+class OtherMethods(NormalVAETransformer):
+    def transform(self, X):
+        return super().transform(X) * 10
+
+    def inverse_transform(self, Z):
+        return super().inverse_transform(Z / 10)
+
+
+def test_methods_of_a_class_of_ones_own_are_no_graph(digits):
+    vae = OtherMethods(3, encoder="dense", max_iter=1, random_state=0).fit(digits)
+    with pytest.raises(ValueError, match="OtherMethods overrides transform, and no graph can be made of that"):
+        to_onnx(vae)
+    with pytest.raises(ValueError, match="OtherMethods overrides inverse_transform"):
+        decoder_to_onnx(vae)
+
+
 def test_a_large_offset_comes_back(estimator_class, digits):
     vae = make(estimator_class, max_iter=1).fit(digits + 1e8)
     Z = latents(50, 3)
@@ -127,6 +162,15 @@ def test_pipeline(labelled_digits, classifier, labels):
     np.testing.assert_allclose(probabilities, pipeline.predict_proba(X), **TOLERANCE)
     np.testing.assert_array_equal(predicted, pipeline.predict(X))
     assert model.run(None, {"X": X[:0]})[1].shape == (0, 10)
+
+
+def test_a_classifier_without_probabilities_gives_its_decision_function(labelled_digits):
+    X, y = labelled_digits
+    pipeline = make_pipeline(make(NormalVAETransformer, max_iter=1), LinearSVC(random_state=0))
+    for estimator in (pipeline, GridSearchCV(pipeline, {"linearsvc__C": [0.1, 1]}, cv=2)):
+        label, decision = session(to_onnx(estimator.fit(X, y))).run(["label", "probabilities"], {"X": X})
+        np.testing.assert_array_equal(label, estimator.predict(X))
+        np.testing.assert_allclose(decision, estimator.decision_function(X), **TOLERANCE)
 
 
 @pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=1000), SimpleCNNClassifier(max_iter=1)])
@@ -250,6 +294,71 @@ def test_modules_and_likelihoods_of_ones_own(digits):
     np.testing.assert_allclose(run(to_onnx(make_pipeline(vae)), X=X)[0], vae.transform(X), **TOLERANCE)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+        self.out = nn.Linear(8, 6)
+
+    def forward(self, x):
+        return self.out(self.lstm(x.reshape(x.shape[0], 8, 8))[0][:, -1])
+
+
+class InDouble(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).double()
+
+
+class InHalf(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).half()
+
+
+@pytest.mark.parametrize(("module", "sizes"), [(Recurrent, ()), (InDouble, (64, 6)), (InHalf, (64, 6))])
+def test_encoders_that_leave_out_inputs_or_return_other_types(digits, module, sizes):
+    vae = make(NormalVAETransformer, encoder=seeded(module, *sizes), max_iter=1).fit(digits)
+    X = digits.astype(np.float32)
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if module is InHalf else TOLERANCE
+    model = session(to_onnx(vae))
+    for n_rows in (300, 1):
+        np.testing.assert_allclose(model.run(None, {"X": X[:n_rows]})[0], vae.transform(X[:n_rows]), **tolerance)
+
+
+def upsampling():
+    return nn.Sequential(
+        nn.Linear(3, 16),
+        nn.Unflatten(1, (1, 4, 4)),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(1, 1, 3, padding=1),
+        nn.Flatten(),
+    )
+
+
+def test_a_decoder_that_leaves_out_inputs_in_silence(digits, capfd, caplog):
+    vae = make(ContinuousBernoulliVAETransformer, decoder=seeded(upsampling), max_iter=1).fit(digits)
+    Z = latents(50, 3)
+    capfd.readouterr()
+    caplog.clear()
+    model = decoder_to_onnx(vae)
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    np.testing.assert_allclose(run(model, Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE)
+
+
+def test_the_graph_of_a_module_does_not_tell_of_its_source(digits):
+    vae = make(NormalVAETransformer, encoder=seeded(Reshaping, 64, 6), max_iter=1).fit(digits)
+    content = to_onnx(vae).SerializeToString()
+    for text in (str(Path(__file__).parent), "site-packages", "stack_trace", "self.wide"):
+        assert text.encode() not in content
+
+
+def test_modules_are_exported_from_threads(digits):
+    vae = make(NormalVAETransformer, encoder=seeded(nn.Linear, 64, 6), max_iter=1).fit(digits[:20])
+    with ThreadPoolExecutor(3) as pool:
+        models = [model.SerializeToString() for model in pool.map(to_onnx, [vae] * 3)]
+    assert len(set(models)) == 1
+
+
 def test_names_in_branches_get_the_prefix_too():
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 18]>
@@ -272,6 +381,14 @@ class Noisy(nn.Linear):
         return nn.functional.dropout(super().forward(x))
 
 
+class NoisyAtTimes(nn.Linear):
+    def forward(self, x):
+        h = super().forward(x)
+        if self.training:
+            return h
+        return torch.cond(x.sum() > 0, lambda h: h + torch.randn_like(h), lambda h: -h, (h,))
+
+
 class Deciding(nn.Linear):
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
@@ -286,6 +403,7 @@ class Counting(nn.Linear):
     ("module", "message"),
     [
         (Noisy, r"encoder Noisy draws random numbers in evaluation mode \(Dropout\)"),
+        (NoisyAtTimes, r"encoder NoisyAtTimes draws random numbers in evaluation mode \(RandomNormalLike\)"),
         (
             Deciding,
             "cannot export the encoder Deciding to ONNX: .* without decisions that depend on their values",

@@ -22,7 +22,7 @@ ROOMS = {
     "_training": ({"_distributed"}, {"torch", "numpy"}),
     "_checkpoint": (set(), {"numpy"}),
     "_base": (
-        {"_validation", "_distributed", "distributions", "_vae", "_training", "_checkpoint"},
+        {"_validation", "_distributed", "distributions", "_vae", "_training", "_checkpoint", "_version"},
         {"numpy", "sklearn", "torch"},
     ),
     "_transformers": (
