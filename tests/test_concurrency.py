@@ -86,6 +86,43 @@ def test_fits_under_the_backends_of_joblib(tmp_path):
         assert (result["processes"] == 1) == (backend == "threading")
 
 
+FORKS = """
+import os, threading, warnings
+import torch
+from sklearn.datasets import load_digits
+from skvae import NormalVAETransformer
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")  # of Python about threads and forks
+X = load_digits().data
+encoder = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Dropout(), torch.nn.Linear(32, 4))
+
+def fit(n_rows):
+    NormalVAETransformer(2, encoder=encoder, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X[:n_rows])
+
+def fit_on():
+    while True:
+        fit(1000)
+
+for _ in range(2):
+    threading.Thread(target=fit_on, daemon=True).start()
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        fit(100)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_forked_beside_fits_do_not_hang():
+    """A module of the user's own draws from torch's global generator, whose lock another thread may hold."""
+    subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
 def test_ctrl_c_within_a_minibatch(estimator_class, digits):
     """One epoch of many minibatches; the interruption comes in its middle and is obeyed at once."""
