@@ -275,7 +275,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
         (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard
         deviation. It is a template: `fit` starts from its weights and trains a copy, in training mode; pickling the
-        estimator pickles the copy.
+        estimator pickles both.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, n_features): the logits. It is a template as well.
