@@ -275,6 +275,7 @@ def main():
     """Run the scenarios of the command line, and leave their outcomes in the folder."""
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     warnings.simplefilter("ignore", ConvergenceWarning)
     outcomes = {}
