@@ -397,8 +397,12 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             index=(np.arange(len(X)) if index is None else index)[:_N_TRIED],
             device=device,
         )
-        if not np.isfinite(_lower_bounds(module, tried, log_scale)).all():
-            raise divergence(len(history["loss"]), "the ELBO of training rows is not finite after its last step")
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            (x,) = tried.chunks(_N_TRIED)
+            mean, std = module.posterior(x)
+            log_likelihoods = module.likelihood.log_prob(x, module.decoder(mean))
+        if not all(bool(values.isfinite().all()) for values in (mean, std, log_likelihoods)):
+            raise divergence(len(history["loss"]), "what it makes of training rows after its last step is not finite")
         if stopping is not None and not stopped:
             warnings.warn(
                 f"Early stopping did not set in within max_iter={self.max_iter} epochs: the validation ELBO had not "
