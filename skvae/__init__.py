@@ -9,15 +9,15 @@ __all__ = ["TRUSTED_TYPES", "ContinuousBernoulliVAETransformer", "NormalVAETrans
 #: ``skops.io.load(file, trusted=TRUSTED_TYPES)``. They hold numbers, strings and arrays, and call nothing that comes
 #: out of the file.
 TRUSTED_TYPES = (
-    "skvae._networks.ConvEncoder",
-    "skvae._networks.DenseNetwork",
+    "skvae._model.networks.ConvEncoder",
+    "skvae._model.networks.DenseNetwork",
     "skvae._transformers.ContinuousBernoulliVAETransformer",
     "skvae._transformers.NormalVAETransformer",
-    "skvae._vae.ContinuousBernoulliLikelihood",
-    "skvae._vae.NormalLikelihood",
-    "skvae._vae.VAE",
+    "skvae._model.vae.VAE",
     "skvae.classifiers.MultilayerCNNClassifier",
     "skvae.classifiers.SimpleCNNClassifier",
     "skvae.classifiers._MultilayerCNN",
     "skvae.classifiers._SimpleCNN",
+    "skvae.likelihoods.ContinuousBernoulliLikelihood",
+    "skvae.likelihoods.NormalLikelihood",
 )

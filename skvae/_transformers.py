@@ -1,67 +1,20 @@
-"""The two estimators: signature, documentation, networks and likelihood of each."""
+"""The two estimators: signature, documentation and likelihood of each."""
+
+import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
-from skvae import _validation as validation
 from skvae._base import BaseVAETransformer
-from skvae._networks import make_decoder, make_encoder
-from skvae._vae import VAE, ContinuousBernoulliLikelihood, NormalLikelihood
-from skvae._validation import Interval, Real
+from skvae._data.checks import LARGEST, bounds
+from skvae._sklearn import Interval
+from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
 __all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
-
-
-def make_vae(estimator, n_features, generator, *, likelihood, posterior_scale, activation):
-    """Return an untrained VAE with the networks that the parameters of `estimator` ask for.
-
-    Parameters
-    ----------
-    estimator : BaseVAETransformer
-        The owner of the parameters.
-    n_features : int
-        Number of features of the data.
-    generator : torch.Generator or None
-        The source of the initial weights; None leaves them unset, to be loaded.
-    likelihood : Likelihood
-        p(x | z), which says how many outputs the decoder has.
-    posterior_scale : {"log_variance", "softplus"}
-        How the encoder gives the posterior's standard deviation.
-    activation : {"relu", "sigmoid"}
-        Activation of the decoder's hidden layers.
-
-    Returns
-    -------
-    VAE
-        On the CPU.
-    """
-    n_components = int(estimator.n_components)
-    hidden_layer_sizes = validation.layer_sizes(estimator.hidden_layer_sizes)
-    encoder = make_encoder(
-        estimator.encoder,
-        n_features,
-        2 * n_components,
-        image_shape=validation.image_dimensions(estimator.image_shape, n_features),
-        hidden_layer_sizes=hidden_layer_sizes,
-        dropout=estimator.dropout,
-        generator=generator,
-    )
-    decoder = make_decoder(
-        estimator.decoder,
-        n_components,
-        likelihood.n_parameters * n_features,
-        hidden_layer_sizes=hidden_layer_sizes,
-        activation=activation,
-        dropout=estimator.dropout,
-        generator=generator,
-    )
-    return VAE(
-        encoder,
-        decoder,
-        likelihood,
-        n_components=n_components,
-        posterior_scale=posterior_scale,
-        beta=float(estimator.beta),
-    )
 
 
 class NormalVAETransformer(BaseVAETransformer):
@@ -77,7 +30,7 @@ class NormalVAETransformer(BaseVAETransformer):
     where networks give :math:`m, s` (the decoder) and :math:`\mu, \sigma` (the encoder). They are trained to raise the
     evidence lower bound, :math:`\mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, N(0, I))`. `transform` returns
     :math:`\mu(x)`. The likelihood works on data that one shift and one scale, the mean and the standard deviation of
-    all training entries, have standardised; what comes out is in the units of the data.
+    all training entries, have standardized; what comes out is in the units of the data.
 
     Parameters
     ----------
@@ -123,7 +76,7 @@ class NormalVAETransformer(BaseVAETransformer):
     tol : float, default=1e-4
         The rise in the validation ELBO, in nats per row, that counts as an improvement.
     warm_start : bool, default=False
-        Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+        Whether `fit` goes on from the fitted weights and units, with a new optimizer.
     checkpoint : str or path-like, default=None
         A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
         it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
@@ -182,36 +135,39 @@ class NormalVAETransformer(BaseVAETransformer):
     (3, 64)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         **BaseVAETransformer._parameter_constraints,
-        "min_scale": [Interval(Real, 0, validation.LARGEST, closed="right")],
+        "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
     }
+
+    _posterior_scale = "log_variance"
+    _activation = "sigmoid"
 
     def __init__(
         self,
-        n_components=20,
+        n_components: int = 20,
         *,
-        encoder="dense",
-        decoder="dense",
-        hidden_layer_sizes=(128,),
-        dropout=0.0,
-        image_shape=None,
-        min_scale=0.4,
-        beta=1.0,
-        learning_rate_init=1e-3,
-        batch_size=128,
-        max_iter=200,
-        clip_value=2.0,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        checkpoint=None,
-        random_state=None,
-        device="auto",
-        verbose=0,
-    ):
+        encoder: str | nn.Module = "dense",
+        decoder: str | nn.Module = "dense",
+        hidden_layer_sizes: int | Sequence[int] = (128,),
+        dropout: float = 0.0,
+        image_shape: Sequence[int] | None = None,
+        min_scale: float = 0.4,
+        beta: float = 1.0,
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 200,
+        clip_value: float | None = 2.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | int | torch.device = "auto",
+        verbose: int | bool = 0,
+    ) -> None:
         self.n_components = n_components
         self.encoder = encoder
         self.decoder = decoder
@@ -234,21 +190,15 @@ class NormalVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def _learn_units(self, X, index):
-        return validation.mean_and_std(X, index)
+    def make_likelihood(self) -> Likelihood:
+        """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
 
-    def _check_values(self, X, shift, scale, *, name, resume):
-        validation.check_float32(X, name)
-
-    def _make_vae(self, n_features, generator):
-        return make_vae(
-            self,
-            n_features,
-            generator,
-            likelihood=NormalLikelihood(float(self.min_scale)),
-            posterior_scale="log_variance",
-            activation="sigmoid",
-        )
+        Returns
+        -------
+        NormalLikelihood
+            A new one each time.
+        """
+        return NormalLikelihood(float(self.min_scale))
 
 
 class ContinuousBernoulliVAETransformer(BaseVAETransformer):
@@ -262,7 +212,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2),
 
     for data in a bounded range, which is mapped to [0, 1]. The continuous Bernoulli [1]_ has the density
-    :math:`p(x) \propto \lambda^x (1 - \lambda)^{1 - x}` on [0, 1], normalised, which a Bernoulli likelihood of
+    :math:`p(x) \propto \lambda^x (1 - \lambda)^{1 - x}` on [0, 1], normalized, which a Bernoulli likelihood of
     continuous data is not. `inverse_transform` and `sample` return its mean, which is not :math:`\lambda`.
 
     Parameters
@@ -310,7 +260,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     tol : float, default=1e-4
         The rise in the validation ELBO, in nats per row, that counts as an improvement.
     warm_start : bool, default=False
-        Whether `fit` goes on from the fitted weights and units, with a new optimiser.
+        Whether `fit` goes on from the fitted weights and units, with a new optimizer.
     checkpoint : str or path-like, default=None
         A file to which `fit` writes the state of training after each epoch. If the file is there, `fit` goes on from
         it, and ends with the same bits as if it had not been interrupted; with other parameters, other data or another
@@ -367,38 +317,39 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     (1797, 64)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, list[Any]] = {
         **BaseVAETransformer._parameter_constraints,
         "data_range": [tuple, list, np.ndarray, None],
     }
 
-    _clip = True
+    _posterior_scale = "softplus"
+    _activation = "relu"
 
     def __init__(
         self,
-        n_components=20,
+        n_components: int = 20,
         *,
-        encoder="auto",
-        decoder="dense",
-        hidden_layer_sizes=(512, 512),
-        dropout=0.1,
-        image_shape=None,
-        data_range=None,
-        beta=1.0,
-        learning_rate_init=1e-3,
-        batch_size=128,
-        max_iter=200,
-        clip_value=2.0,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        warm_start=False,
-        checkpoint=None,
-        random_state=None,
-        device="auto",
-        verbose=0,
-    ):
+        encoder: str | nn.Module = "auto",
+        decoder: str | nn.Module = "dense",
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
+        dropout: float = 0.1,
+        image_shape: Sequence[int] | None = None,
+        data_range: Sequence[float] | None = None,
+        beta: float = 1.0,
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 200,
+        clip_value: float | None = 2.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | int | torch.device = "auto",
+        verbose: int | bool = 0,
+    ) -> None:
         self.n_components = n_components
         self.encoder = encoder
         self.decoder = decoder
@@ -421,45 +372,13 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def _learn_units(self, X, index):
-        if self.data_range is not None:
-            low, high = validation.bounds(self.data_range, "data_range")
-        else:
-            low, high = validation.extent(X)
-        return low, high - low or 1.0
+    def make_likelihood(self) -> Likelihood:
+        """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
 
-    def _check_values(self, X, shift, scale, *, name, resume):
-        low, high = shift, shift + scale
-        if resume and self.data_range is not None and self._learn_units(X, None) != (shift, scale):
-            raise ValueError(
-                f"data_range={self.data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
-                f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
-                f"fit."
-            )
-        if self.data_range is None and not resume:
-            validation.check_float32(X, name)
-            return
-        smallest, largest = validation.extent(X, name=name)
-        rounding = 4 * float(np.finfo(np.float32).eps) * scale
-        if low - rounding <= smallest and largest <= high + rounding:
-            return
-        culprit = smallest if smallest < low - rounding else largest
-        if self.data_range is None:
-            raise ValueError(
-                f"{name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
-                f"was fitted on; training on it would lose data. Give data_range=(low, high) for the range of all data."
-            )
-        raise ValueError(
-            f"{name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
-            f"the data_range that holds all of it."
-        )
-
-    def _make_vae(self, n_features, generator):
-        return make_vae(
-            self,
-            n_features,
-            generator,
-            likelihood=ContinuousBernoulliLikelihood(),
-            posterior_scale="softplus",
-            activation="relu",
-        )
+        Returns
+        -------
+        ContinuousBernoulliLikelihood
+            A new one each time.
+        """
+        data_range = self.data_range
+        return ContinuousBernoulliLikelihood(None if data_range is None else bounds(data_range, "data_range"))

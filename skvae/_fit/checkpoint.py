@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Checkpoint", "unreadable"]
+__all__ = ["Checkpoint", "unreadable_error"]
 
-_FORMAT = "skvae training checkpoint, 2"
+_FORMAT = "skvae training checkpoint, 3"
 
 
-def unreadable(path: str | os.PathLike[str], error: Exception) -> ValueError:
+def unreadable_error(path: str | os.PathLike[str], error: Exception) -> ValueError:
     """Return the error that the file at `path` is no checkpoint that can be read, because of `error`."""
     return ValueError(
         f"{os.fspath(path)} cannot be read as a checkpoint: {error!r}. It was left as it is. Choose another path, or "
@@ -83,7 +83,7 @@ class Checkpoint:
                 raise ValueError(f"its format is {content['format']!r}, not {_FORMAT!r}")
             identity, state = content["identity"], _unpack(content["state"], arrays)
         except Exception as error:  # there is no end to the ways in which a damaged archive fails
-            raise unreadable(self.path, error) from error
+            raise unreadable_error(self.path, error) from error
         was, now = (
             {name: who.get(name, "not there") for name in {**identity, **self.identity}}
             for who in (identity, self.identity)

@@ -5,18 +5,20 @@ failed, so that an error in one is an error in all, and nobody waits for a proce
 """
 
 import contextlib
-import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Group", "PeerError", "ShardedGenerator", "current_group", "draw_rows", "together"]
+from skvae._data.fingerprint import Identity
+from skvae.exceptions import PeerError
+
+__all__ = ["Group", "ProcessGroup", "current_group"]
 
 T = TypeVar("T")
 
@@ -39,39 +41,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_inherited)
 
 
-class PeerError(RuntimeError):
-    """Another process of the group has failed."""
-
-
-class ShardedGenerator(torch.Generator):
-    """A generator for a process that has part of the rows of a minibatch; see `draw_rows`.
-
-    Attributes
-    ----------
-    start : int
-        The first of the process's rows.
-    n_rows : int
-        How many rows the whole minibatch has.
-    """
-
-    start = 0
-    n_rows = 0
-
-
-def draw_rows(draw: Callable[[torch.Size], Tensor], shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return ``draw(shape)``, a draw from `generator` with a row for each row of a minibatch.
-
-    With a `ShardedGenerator` the rows of the whole minibatch are drawn, so that all processes draw the same, and those
-    of this process are returned.
-    """
-    if not isinstance(generator, ShardedGenerator):
-        return draw(shape)
-    drawn = draw(torch.Size((generator.n_rows, *shape[1:])))
-    return drawn[generator.start : generator.start + shape[0]]
-
-
 class Group:
-    """The processes that `torch.distributed` was initialised with.
+    """The processes of one fit: here this one alone.
 
     Attributes
     ----------
@@ -81,10 +52,13 @@ class Group:
         The number of processes.
     """
 
-    def __init__(self) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        on_cuda = dist.get_backend() == "nccl"
-        self._device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+    rank = 0
+    size = 1
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Hold a fit: what raises in one process raises in all."""
+        yield
 
     def part(self, n_rows: int) -> tuple[int, int]:
         """Return the first of the rows of this process, and the one after its last, out of `n_rows`."""
@@ -92,10 +66,70 @@ class Group:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over the processes, the same bits in all."""
+        return values
+
+    def sum_gradients(
+        self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """Return the sums of the gradients of `parameters`; None for one that no process has a gradient of."""
+        return gradients
+
+    def any(self, condition: bool) -> bool:
+        """Return whether `condition` is true in any process."""
+        return condition
+
+    def broadcast(self, value: T) -> T:
+        """Return what the first process has for `value`."""
+        return value
+
+    def check_same(self, identity: Identity) -> None:
+        """Raise ValueError unless all processes fit the same."""
+
+
+class ProcessGroup(Group):
+    """The processes that `torch.distributed` was initialized with."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        on_cuda = dist.get_backend() == "nccl"
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Hold a fit: what raises in one process raises in all."""
+        with _one_at_a_time(), _deferred_interrupts():
+            try:
+                yield
+                self.check()
+            except PeerError:
+                raise
+            except BaseException as error:
+                self.check(error)
+                raise
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the processes, the same bits in all."""
         self.check()
-        total = values.to(self._device)
+        total = values.to(self._device, copy=True)
         self._exchange(dist.all_reduce, total)
         return total.to(values.device)
+
+    def sum_gradients(
+        self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """Return the sums of the gradients of `parameters`; None for one that no process has a gradient of."""
+        sizes = [p.numel() for p in parameters]
+        flat = [
+            p.new_zeros(size) if g is None else g.reshape(-1)
+            for p, g, size in zip(parameters, gradients, sizes, strict=True)
+        ]
+        # Which parameters play a part may depend on the rows.
+        present = parameters[0].new_tensor([float(g is not None) for g in gradients])
+        *sums, counts = self.sum(torch.cat([*flat, present])).split([*sizes, len(gradients)])
+        return [
+            total.view_as(p).to(p.dtype) if count else None
+            for p, total, count in zip(parameters, sums, counts.tolist(), strict=True)
+        ]
 
     def any(self, condition: bool) -> bool:
         """Return whether `condition` is true in any process."""
@@ -108,11 +142,11 @@ class Group:
         self._exchange(dist.broadcast_object_list, values, src=0)
         return values[0]
 
-    def check_same(self, identity: dict[str, str]) -> None:
-        """Raise ValueError unless all processes have the same entries, such as parameters and data."""
+    def check_same(self, identity: Identity) -> None:
+        """Raise ValueError unless all processes fit the same."""
         self.check()
         identities: list[Any] = [None] * self.size
-        self._exchange(dist.all_gather_object, identities, identity)
+        self._exchange(dist.all_gather_object, identities, identity.of_process)
         for rank, other in enumerate(identities):
             for name in {**identities[0], **other}:
                 first, its = (who.get(name, "not there") for who in (identities[0], other))
@@ -149,13 +183,13 @@ class Group:
             ) from error
 
 
-def current_group() -> Group | None:
-    """Return the group of processes, or None where `torch.distributed` has not been initialised with several.
+def current_group() -> Group:
+    """Return the group of processes: this one alone where `torch.distributed` has not been initialized with several.
 
     A process that was forked from one of the group is not in it.
     """
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return Group() if several and dist.group.WORLD is not _inherited else None
+    return ProcessGroup() if several and dist.group.WORLD is not _inherited else Group()
 
 
 @contextlib.contextmanager
@@ -190,25 +224,3 @@ def _deferred_interrupts() -> Iterator[None]:
         if _interrupted.is_set():
             _interrupted.clear()
             raise KeyboardInterrupt
-
-
-def together(method: Callable[..., T]) -> Callable[..., T]:
-    """Decorate a fitting method so that it raises in all processes of the group when it raises in one."""
-
-    @functools.wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> T:
-        group = current_group()
-        if group is None:
-            return method(*args, **kwargs)
-        with _one_at_a_time(), _deferred_interrupts():
-            try:
-                result = method(*args, **kwargs)
-                group.check()
-                return result
-            except PeerError:
-                raise
-            except BaseException as error:
-                group.check(error)
-                raise
-
-    return wrapped

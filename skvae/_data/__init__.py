@@ -1,0 +1,1 @@
+"""From what the user hands in to the minibatches that a training step gets."""

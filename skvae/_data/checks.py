@@ -1,0 +1,227 @@
+"""What the user hands in: arrays, image shapes, seeds and devices, checked; and the messages when they are wrong."""
+
+import contextlib
+import inspect
+import math
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+__all__ = [
+    "LARGEST",
+    "bounds",
+    "check_is_fitted",
+    "check_labeled_rows",
+    "check_latent",
+    "check_positive_integer",
+    "check_rows",
+    "image_dimensions",
+    "in_memory",
+    "layer_sizes",
+    "resolve_device",
+    "spawn_seeds",
+    "warn_user",
+    "with_defaults",
+]
+
+# The largest number that float32 holds.
+LARGEST = float(np.finfo(np.float32).max)
+
+# Packages whose frames lie between a warning and the user's own line.
+_BETWEEN = {"contextlib", "joblib", "sklearn", "skvae"}
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn, pointing at the line of the user's own code that has called this library or scikit-learn."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level += 1
+    warnings.warn(message, category, stacklevel=level + 1)
+
+
+def with_defaults(estimator: object, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state with defaults for parameters that were not there when an earlier version saved it."""
+    parameters = inspect.signature(type(estimator)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters} | state
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Name the argument where NumPy cannot make an array of it."""
+    try:
+        yield
+    except (OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be read as an array of numbers: {error}") from error
+
+
+@contextlib.contextmanager
+def in_memory(name: str, value: object) -> Iterator[None]:
+    """Name the parameter that asks for more memory than there is, or than torch can count."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise MemoryError(f"{name}={value!r} takes more memory than there is: {error}") from error
+
+
+def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
+    """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
+    try:
+        with _readable(name):
+            if name != "X":  # validate_data calls everything X
+                check_array(X, input_name=name)
+            X = validate_data(estimator, X, reset=reset)
+    except (TypeError, ValueError) as error:
+        if name == "X" or name in str(error):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from error
+    _check_numeric(X, name)
+    return X
+
+
+def _check_numeric(X: NDArray[Any], name: str) -> None:
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
+
+
+def check_labeled_rows(
+    estimator: object, X: Any, y: Any
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return `X` as `check_rows` does, `y` as a 1-D array, its classes and the class of each row."""
+    try:
+        with _readable("X or y"):
+            X, y = validate_data(estimator, X, y, reset=True)
+    except TypeError as error:
+        raise TypeError(f"X or y: {error}") from error
+    try:
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise TypeError(
+            f"y must hold labels of one kind, which can be sorted, and none that is missing: {error}"
+        ) from error
+    _check_numeric(X, "X")
+    return X, y, classes, labels
+
+
+def check_latent(Z: Any, n_components: int) -> NDArray[np.float32]:
+    """Return `Z` as a float32 array of `n_components` columns."""
+    with _readable("Z"), np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity, an error
+        Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
+    if Z.shape[1] != n_components:
+        raise ValueError(f"Z has {Z.shape[1]} columns, but the model has {n_components} latent components.")
+    return Z
+
+
+def check_positive_integer(value: object, name: str) -> None:
+    """Raise ValueError unless `value` is a positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+
+
+def image_dimensions(image_shape: Any, n_features: int) -> tuple[int, int, int] | None:
+    """Return (height, width, channels) of one row, or None when it is not known to be an image.
+
+    Parameters
+    ----------
+    image_shape : tuple of int or None
+        (height, width) or (height, width, channels). None takes a square number of at least 4 x 4 features for a
+        square image of one channel.
+    n_features : int
+        The length of one row.
+
+    Raises
+    ------
+    ValueError
+        When `image_shape` is not two or three positive integers whose product is `n_features`.
+    """
+    if image_shape is None:
+        side = math.isqrt(n_features)
+        return (side, side, 1) if side >= 4 and side * side == n_features else None
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise ValueError(
+            f"image_shape must be (height, width) or (height, width, channels), all positive integers; "
+            f"got {image_shape!r}."
+        )
+    height, width, *channels = map(int, shape)
+    n_channels = channels[0] if channels else 1
+    if height * width * n_channels != n_features:
+        raise ValueError(
+            f"image_shape={image_shape!r} describes {height * width * n_channels} features, but X has {n_features} "
+            f"features."
+        )
+    return height, width, n_channels
+
+
+def layer_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Return the parameter `hidden_layer_sizes`, an integer or a sequence of them, as a tuple.
+
+    Raises
+    ------
+    ValueError
+        When an entry is not a positive integer.
+    """
+    sizes = (hidden_layer_sizes,) if np.ndim(hidden_layer_sizes) == 0 else tuple(hidden_layer_sizes)
+    for size in sizes:
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"hidden_layer_sizes must hold positive integers; got {hidden_layer_sizes!r}.")
+    return tuple(map(int, sizes))
+
+
+def bounds(pair: Any, name: str) -> tuple[float, float]:
+    """Return the pair (low, high) as floats.
+
+    Raises
+    ------
+    ValueError
+        Unless it is two numbers within float32, the first smaller than the second.
+    """
+    numbers = tuple(pair) if isinstance(pair, Iterable) else ()
+    valid = len(numbers) == 2 and all(isinstance(n, Real) and abs(n) <= LARGEST for n in numbers)
+    if not valid or not numbers[0] < numbers[1]:
+        raise ValueError(
+            f"{name} must be (low, high), two finite numbers that float32 can hold, with low < high; got {pair!r}."
+        )
+    return float(numbers[0]), float(numbers[1])
+
+
+def spawn_seeds(random_state: Any, n_seeds: int) -> list[int]:
+    """Return `n_seeds` seeds drawn from `random_state`.
+
+    None draws them from the operating system rather than from NumPy's global generator, which no call of this
+    library changes.
+    """
+    if random_state is None:
+        return [int(seed) for seed in np.random.SeedSequence().generate_state(n_seeds)]
+    return [int(seed) for seed in check_random_state(random_state).randint(np.iinfo(np.int32).max, size=n_seeds)]
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Return the torch device for the parameter `device`, known to work.
+
+    Raises
+    ------
+    ValueError
+        When torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.ones(1, device=resolved).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device={device!r} cannot be used: {reason}. Choose 'auto', 'cpu' or a device that torch finds here."
+        ) from error
+    return resolved

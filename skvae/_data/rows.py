@@ -1,0 +1,247 @@
+"""Rows of data as minibatches: the units they are brought to, and the batch that a training step gets."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skvae._data.checks import LARGEST
+
+__all__ = ["Batch", "Rows", "Units", "as_tensor", "blocks", "check_float32", "extent", "mean_and_std", "split_rows"]
+
+# Entries in one block of data that is read to learn something of all of it.
+_BLOCK_ENTRIES = 1 << 16
+
+# Up to this, differences from a shift and quotients by a scale stay within float32.
+_LARGEST_IN_FLOAT32 = LARGEST / 100
+
+# The types of which torch takes rows faster than NumPy.
+_SELECTED_BY_TORCH = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float32", "float64")]
+
+# Down to this, differences that matter keep all their bits.
+_SMALLEST_IN_FLOAT32 = 100 * float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step of training, or one block of rows to score, consists of.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_rows, n_features), float32
+        The rows, in the units in which the likelihood works.
+    observed : Tensor of shape (n_rows, n_features), bool, default=None
+        Which entries count; None is all of them. Where it is False, `x` holds some finite number.
+    """
+
+    x: Tensor
+    observed: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def empty_like(self) -> "Batch":
+        """Return a batch of the same kind, with room for other rows."""
+        return Batch(torch.empty_like(self.x), None if self.observed is None else torch.empty_like(self.observed))
+
+    def copy_(self, other: "Batch") -> None:
+        """Take over the entries of `other`, which is of the same kind."""
+        self.x.copy_(other.x)
+        if self.observed is not None and other.observed is not None:
+            self.observed.copy_(other.observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The units in which a likelihood works: ``u = (x - shift) / scale``.
+
+    Attributes
+    ----------
+    shift, scale : float
+        The map. `scale` is positive.
+    clip : bool, default=False
+        Whether u is clipped to [0, 1] on its way to the networks.
+    """
+
+    shift: float
+    scale: float
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.shift) and math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"Units must have a finite shift and a positive scale; got {self.shift}, {self.scale}.")
+
+    @property
+    def fit_float32(self) -> bool:
+        """Whether float32 is enough to map float32 values."""
+        return max(abs(self.shift), self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
+
+    def apply(self, block: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return u for a block of x, computed in `dtype`; the block is not written to."""
+        converted = block.to(dtype)
+        converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
+        converted = converted.div_(self.scale)
+        return converted.clamp_(0, 1) if self.clip else converted
+
+    def invert(self, u: NDArray[Any]) -> NDArray[Any]:
+        """Return x for an array of u, in float64."""
+        return u * np.float64(self.scale) + self.shift
+
+    def log_volume(self, n_features: int) -> float:
+        """Return what the log density of a row of u is above that of x, in nats."""
+        return n_features * math.log(self.scale)
+
+
+class Rows:
+    """Rows of a numeric array as batches in some units, converted when they are asked for.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Any real dtype and memory layout. It is neither copied nor changed.
+    units : Units
+        What the rows are brought to. The map is applied in float64 for dtypes that float32 cannot hold, and for a
+        shift or a scale near its ends, so that large offsets and tiny or huge scales lose nothing before the rounding
+        to float32.
+    device : torch.device
+        Where the batches go.
+    read_often : bool, default=False
+        Whether all rows will be read many times. Then a CUDA device gets `X`, in its own dtype, once and for all if
+        it has room; otherwise rows go there through pinned memory when they are asked for.
+    """
+
+    def __init__(self, X: NDArray[Any], units: Units, device: torch.device, *, read_often: bool = False) -> None:
+        self.X, self.units, self.device = X, units, device
+        self.index: NDArray[np.intp] | None = None
+        narrow = np.result_type(X.dtype, np.float32) == np.float32 and units.fit_float32
+        self._dtype = torch.float32 if narrow else torch.float64
+        # The data as a tensor: on the device, or in the memory of X.
+        self._source = None
+        if device.type == "cuda":
+            if read_often and 2 * X.nbytes < torch.cuda.mem_get_info(device)[0]:
+                self._source = as_tensor(X).to(device)
+        elif _is_shareable(X) and X.dtype in _SELECTED_BY_TORCH:
+            self._source = torch.from_numpy(X)
+
+    def subset(self, index: NDArray[np.intp] | None) -> "Rows":
+        """Return the rows `index` alone, None being all; what is on the device already is shared."""
+        if index is None:
+            return self
+        chosen = object.__new__(Rows)
+        vars(chosen).update(vars(self), index=index if self.index is None else self.index[index])
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self.X) if self.index is None else len(self.index)
+
+    @property
+    def n_features(self) -> int:
+        """The number of columns."""
+        return self.X.shape[1]
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        if self.index is not None:
+            rows = torch.from_numpy(self.index[rows.numpy() if isinstance(rows, Tensor) else rows])
+        if self._source is None:
+            block = as_tensor(self.X[rows.numpy() if isinstance(rows, Tensor) else rows])
+            if self.device.type == "cuda":
+                block = block.pin_memory().to(self.device, non_blocking=True)
+        elif isinstance(rows, Tensor):
+            block = self._source.index_select(0, rows.to(self.device))
+        else:
+            block = self._source[rows]
+        return Batch(self.units.apply(block, self._dtype).to(self.device, torch.float32))
+
+    def blocks(self, n_rows: int) -> Iterator[Batch]:
+        """Yield all rows in order, at most `n_rows` at a time."""
+        for start in range(0, len(self), n_rows):
+            yield self[start : start + n_rows]
+
+
+def as_tensor(block: NDArray[Any]) -> Tensor:
+    """Return `block` as a tensor, which shares its memory where torch can; it is not to be written to."""
+    if block.dtype.kind == "f" and block.dtype.itemsize > 8:
+        block = block.astype(np.float64)
+    if not _is_shareable(block):
+        block = np.array(block, dtype=block.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(block)
+
+
+def _is_shareable(X: NDArray[Any]) -> bool:
+    """Return whether torch can share the memory of `X`, and reads it in order."""
+    # In one row or column, strides that torch refuses count as contiguous.
+    strides = all(n >= 0 and n % X.dtype.itemsize == 0 for n in X.strides)
+    return X.flags.c_contiguous and strides and X.flags.writeable and X.dtype.isnative
+
+
+def blocks(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Iterator[NDArray[Any]]:
+    """Yield the rows `index` of `X`, None being all, a few at a time and as they are."""
+    n_samples = len(X) if index is None else len(index)
+    step = max(1, _BLOCK_ENTRIES // X.shape[1])
+    for start in range(0, n_samples, step):
+        rows = slice(start, start + step)
+        yield X[rows if index is None else index[rows]]
+
+
+def extent(X: NDArray[Any], index: NDArray[np.intp] | None = None, *, name: str = "X") -> tuple[float, float]:
+    """Return the smallest and the largest entry, both within float32.
+
+    Raises
+    ------
+    ValueError
+        When an entry is too large for float32.
+    """
+    ends = [(block.min(), block.max()) for block in blocks(X, index)]
+    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+    largest = max(low, high, key=abs)
+    if abs(largest) > LARGEST:
+        raise ValueError(
+            f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
+        )
+    return low, high
+
+
+def check_float32(X: NDArray[Any], name: str) -> None:
+    """Raise ValueError when an entry is too large for float32; only floats wider than that can hold one."""
+    if X.dtype.kind == "f" and X.dtype.itemsize > 4:
+        extent(X, name=name)
+
+
+def mean_and_std(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation of all entries, computed in float64; the deviation of a constant is 1."""
+    low, high = extent(X, index)
+    spread = high - low
+    if spread == 0:
+        return low, 1.0
+    n_entries = (len(X) if index is None else len(index)) * X.shape[1]
+    mean = math.fsum(np.sum(block, dtype=np.float64) for block in blocks(X, index)) / n_entries
+    deviations = (np.subtract(block, mean, dtype=np.float64) / spread for block in blocks(X, index))
+    squares = (np.square(deviation).sum() for deviation in deviations)
+    return mean, spread * math.sqrt(math.fsum(squares) / n_entries)
+
+
+def split_rows(
+    n_samples: int, validation_fraction: float, seed: int
+) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
+    """Return the rows to train on, None being all, and those to set aside for validation.
+
+    Raises
+    ------
+    ValueError
+        When no row is left to train on.
+    """
+    n_validation = math.ceil(validation_fraction * n_samples)
+    if n_validation == 0:
+        return None, np.empty(0, np.intp)
+    if n_validation >= n_samples:
+        raise ValueError(
+            f"early_stopping=True sets aside validation_fraction={validation_fraction} of the rows, which leaves none "
+            f"of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or X_val."
+        )
+    order = np.random.RandomState(seed).permutation(n_samples)
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])

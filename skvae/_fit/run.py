@@ -1,0 +1,295 @@
+"""One training: its model, optimizer, random streams, history and epoch as one object with a state, and its loop."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._data.checks import spawn_seeds
+from skvae._data.rows import Batch, Rows
+from skvae._fit.distributed import Group
+from skvae._fit.graphs import RecordedSteps
+from skvae._fit.optimizer import Adam
+from skvae._model import ops
+from skvae._model.noise import Noise
+from skvae._model.stored import weights_from_numpy, weights_to_numpy
+from skvae._model.vae import VAE
+
+__all__ = ["Hook", "Run", "Seeds", "divergence_error"]
+
+# What an allocation must not exceed to be handed out again by glibc rather than returned to the system and faulted in
+# anew, once an allocation of that size has been freed.
+_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
+
+# Training rows on which a model is tried after its last step.
+_N_TRIED = 4
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of a fit: of the initial weights, the rows set aside, the order of the rows, and the noise."""
+
+    weights: int
+    split: int
+    order: int
+    noise: int
+
+    @classmethod
+    def draw(cls, random_state: Any) -> "Seeds":
+        """Return seeds drawn from the parameter `random_state`."""
+        return cls(*spawn_seeds(random_state, 4))
+
+    def state(self) -> dict[str, int]:
+        """Return the seeds by their names."""
+        return asdict(self)
+
+
+class Hook:
+    """Something that happens around each epoch of a run."""
+
+    def begin_run(self, run: "Run") -> None:
+        """Act before the first epoch of a run, if it has one."""
+
+    def begin_epoch(self, run: "Run") -> None:
+        """Act before an epoch."""
+
+    def end_epoch(self, run: "Run") -> bool | None:
+        """Act after an epoch, whose records are in the history; true asks the run to stop."""
+
+    def end_run(self, run: "Run") -> None:
+        """Act after the last epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what an interrupted fit has to remember."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+    def results(self, run: "Run") -> dict[str, Any]:
+        """Return fitted attributes of the estimator."""
+        return {}
+
+
+def divergence_error(epoch: int, what: str) -> ValueError:
+    """Return the error that training diverged in `epoch`; `what` says how that shows."""
+    return ValueError(
+        f"Training diverged in epoch {epoch}: {what}. Try a smaller learning_rate_init or clip_value, look for extreme "
+        f"values in the data, and if a module of your own is in use, check that its output is finite."
+    )
+
+
+class Run:
+    """A training of a model.
+
+    On a CUDA device the steps of a model that allows it are recorded as graphs.
+
+    Parameters
+    ----------
+    model : VAE
+        What is trained, in place and where it is.
+    seeds : Seeds
+        Where the random streams begin.
+    group : Group
+        The processes that train together, all with the same rows and seeds. Each takes its part of every minibatch.
+    learning_rate, clip_value : float
+        Step size of Adam, and the bound on the gradient's entries or None.
+    batch_size : int
+        Rows of a minibatch; the last one of an epoch may be smaller.
+    beta : float
+        Weight of the KL term.
+    history : dict of str to list of float
+        What was recorded of earlier epochs; empty for a new model.
+    hooks : sequence of Hook
+        What happens around each epoch, in this order.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        By epoch, in nats per row in the units of the data: "loss", "elbo", "log_likelihood", "kl", and what hooks add.
+    n_before : int
+        How many epochs of the history are of earlier runs.
+    n_epochs : int
+        The most epochs that the run may have, once `train` has begun.
+    stopped : bool
+        Whether a hook has asked to stop.
+    term_weights : Tensor of shape (2,)
+        The weights of log likelihood and KL divergence in the objective: -1 and that of the KL term. It is a tensor, so
+        that a recorded step sees a change.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        seeds: Seeds,
+        group: Group,
+        *,
+        learning_rate: float,
+        clip_value: float | None,
+        batch_size: int,
+        beta: float,
+        history: dict[str, list[float]],
+        hooks: Sequence[Hook],
+    ) -> None:
+        self.model, self.group, self.hooks = model, group, hooks
+        self.batch_size, self.beta = batch_size, beta
+        self.optimizer = Adam(model, learning_rate, clip_value)
+        self.order = torch.Generator("cpu").manual_seed(seeds.order)
+        self.noise = Noise(model.device, seeds.noise)
+        self.term_weights = torch.tensor([-1.0, beta], dtype=torch.float32, device=model.device)
+        self.history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []} | {
+            name: list(values) for name, values in history.items()
+        }
+        self.n_before = len(self.history["loss"])
+        self.n_epochs = 0
+        self.stopped = False
+        # Not every device has float64.
+        dtype = torch.float32 if model.device.type == "mps" else torch.float64
+        self._sums = [torch.zeros((), dtype=dtype, device=model.device) for _ in range(2)]
+        records = group.size == 1 and model.device.type == "cuda" and model.capturable
+        self._recorded_step = RecordedSteps(self._step, self.noise.generator) if records else self._step
+
+    @property
+    def epoch(self) -> int:
+        """The number of epochs that the model has been trained for, in earlier runs as well."""
+        return len(self.history["loss"])
+
+    @property
+    def n_done(self) -> int:
+        """The number of epochs of this run."""
+        return self.epoch - self.n_before
+
+    def train(self, rows: Rows, n_epochs: int) -> None:
+        """Train until there are `n_epochs` epochs in this run, or a hook asks to stop.
+
+        Raises
+        ------
+        ValueError
+            When the loss, a weight, or what the model makes of a training row is no longer finite.
+        """
+        self.n_epochs = n_epochs
+        if self.n_done < n_epochs and not self.stopped:
+            for hook in self.hooks:
+                hook.begin_run(self)
+        while self.n_done < n_epochs and not self.stopped:
+            for hook in self.hooks:
+                hook.begin_epoch(self)
+            self._train_epoch(rows)
+            for hook in self.hooks:
+                self.stopped = self.group.any(bool(hook.end_epoch(self))) or self.stopped
+        for hook in self.hooks:
+            hook.end_run(self)
+        self._check_last_step(rows)
+        if self.group.size > 1:  # processors of different kinds may round differently
+            weights = self.group.broadcast(weights_to_numpy(self.model.state_dict()))
+            self.model.load_state_dict(weights_from_numpy(weights))
+
+    def _train_epoch(self, rows: Rows) -> None:
+        """Train on every row once, and record the epoch."""
+        torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
+        self.model.train()
+        order = torch.randperm(len(rows), generator=self.order, device="cpu")
+        with torch.autocast(self.model.device.type, enabled=False):
+            for index in order.split(min(self.batch_size, len(rows))):
+                first, stop = self.group.part(len(index))
+                self.noise.first, self.noise.n_rows = first, len(index)
+                if first < stop:
+                    self._recorded_step(rows[index[first:stop]])
+                else:
+                    self._step_without_rows(rows[index[:1]])
+        self.model.eval()
+        self._record(rows)
+
+    def _step(self, batch: Batch) -> None:
+        """Take one step: down the gradient of ``kl_weight * KL - log likelihood``, in the mean over the minibatch."""
+        terms = self.model.terms(batch, self.noise)
+        for total, term in zip(self._sums, terms, strict=True):
+            total += term.detach()
+        # The objective is the sum of the terms with these weights.
+        weights = (self.term_weights / self.noise.n_rows).unbind()
+        parameters = self.optimizer.parameters
+        gradients = ops.gradients(terms, weights, parameters)
+        self.optimizer.step(self.group.sum_gradients(gradients, parameters))
+
+    def _step_without_rows(self, batch: Batch) -> None:
+        """Take part in a step of which this process has no row: one that counts for nothing keeps draws in step."""
+        with torch.no_grad():
+            self.model.terms(batch, self.noise)
+        parameters = self.optimizer.parameters
+        self.optimizer.step(self.group.sum_gradients([None] * len(parameters), parameters))
+
+    def _record(self, rows: Rows) -> None:
+        """Add the means over the rows, those before each step, to the history."""
+        totals = self.group.sum(torch.stack(self._sums))
+        log_likelihood, kl = (total / len(rows) for total in totals.tolist())  # the device is read once an epoch
+        for total in self._sums:
+            total.zero_()
+        if not (math.isfinite(log_likelihood) and math.isfinite(kl)):
+            raise divergence_error(self.epoch + 1, f"log_likelihood {log_likelihood:g}, kl {kl:g}")
+        log_likelihood -= self.model.units.log_volume(self.model.n_features)
+        record = {"loss": self.beta * kl - log_likelihood, "elbo": log_likelihood - kl}
+        record |= {"log_likelihood": log_likelihood, "kl": kl}
+        for name, values in self.history.items():
+            values.append(record.get(name, math.nan))
+
+    def _check_last_step(self, rows: Rows) -> None:
+        """Raise ValueError unless the model is finite. Recorded losses precede each step; this is after the last one."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise divergence_error(self.epoch, "its last step left weights that are not finite")
+        batch = rows.subset(np.arange(min(_N_TRIED, len(rows))))[:]
+        with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
+            mean, std = self.model.posterior(batch.x)
+            entries = self.model.likelihood.log_prob(batch.x, self.model.decoder(mean))
+        if not all(bool(values.isfinite().all()) for values in (mean, std, entries)):
+            raise divergence_error(self.epoch, "what it makes of training rows after its last step is not finite")
+
+    def results(self) -> dict[str, Any]:
+        """Return the fitted attributes of an estimator that is trained by this run, as it stands."""
+        history = {name: list(values) for name, values in self.history.items()}
+        attributes = {
+            "module_": self.model,
+            "n_iter_": self.epoch,
+            "loss_curve_": history.pop("loss"),
+            "history_": history,
+            "validation_scores_": None,
+            "best_validation_score_": None,
+        }
+        for hook in self.hooks:
+            attributes |= hook.results(self)
+        return attributes
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the run, as NumPy arrays and plain values."""
+        return self.streams() | {
+            "weights": weights_to_numpy(self.model.state_dict()),
+            "history": {name: np.array(values) for name, values in self.history.items()},
+            "stopped": self.stopped,
+            "hooks": {type(hook).__name__: hook.state() for hook in self.hooks},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.model.load_state_dict(weights_from_numpy(state["weights"]))
+        self.history = {name: values.tolist() for name, values in state["history"].items()}
+        self.stopped = bool(state["stopped"])
+        for hook in self.hooks:
+            hook.load_state(state["hooks"][type(hook).__name__])
+        self.load_streams(state)
+
+    def streams(self) -> dict[str, Any]:
+        """Return what of the state goes on from one call of `partial_fit` to the next: optimizer and random streams."""
+        return {
+            "optimizer": self.optimizer.state(),
+            "order": self.order.get_state().numpy(),
+            "noise": self.noise.state(),
+        }
+
+    def load_streams(self, state: dict[str, Any]) -> None:
+        """Go on from what `streams` returned."""
+        self.optimizer.load_state(state["optimizer"])
+        self.order.set_state(torch.from_numpy(np.array(state["order"])))
+        self.noise.load_state(state["noise"])

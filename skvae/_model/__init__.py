@@ -1,0 +1,1 @@
+"""The model: networks, and the autoencoder that they and a likelihood make."""

@@ -1,0 +1,173 @@
+"""The variational autoencoder: encoder, decoder and likelihood make a posterior, the terms of its ELBO and a generator."""
+
+import copy
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skvae._data.rows import Batch, Units
+from skvae._model import ops
+from skvae._model.noise import Noise
+from skvae.likelihoods import Likelihood
+
+__all__ = ["VAE", "Terms"]
+
+
+class Terms(NamedTuple):
+    """The two terms of the ELBO, each summed over the rows of a batch, in nats."""
+
+    log_likelihood: Tensor
+    kl: Tensor
+
+
+class VAE(nn.Module):
+    r"""Variational autoencoder with prior N(0, I) and posterior N(m(x), diag s(x)^2).
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Called with ``(batch, n_features)``, and in training with the source of its noise, it returns
+        ``(batch, 2 * n_components)``: posterior means, then raw scales.
+    decoder : nn.Module
+        Maps ``(batch, n_components)`` to ``(batch, likelihood.n_parameters * n_features)``, likewise.
+    likelihood : Likelihood
+        p(x | z).
+    units : Units
+        The units in which the likelihood works.
+    n_features, n_components : int
+        Number of features and of latent components.
+    posterior_scale : {"log_variance", "softplus"}
+        What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
+
+    References
+    ----------
+    .. [1] Kingma, D. P. and Welling, M., "Auto-encoding variational Bayes", ICLR 2014.
+    """
+
+    likelihood: Likelihood
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        units: Units,
+        *,
+        n_features: int,
+        n_components: int,
+        posterior_scale: str,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.units = units
+        self.n_features = n_features
+        self.n_components = n_components
+        self.posterior_scale = posterior_scale
+
+    def _configuration(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("n_features", "n_components", "posterior_scale")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        likelihood = self.likelihood
+        if next(likelihood.parameters(), None) is not None:
+            likelihood = copy.deepcopy(likelihood).cpu()
+        parts = {"encoder": self.encoder, "decoder": self.decoder, "likelihood": likelihood}
+        return parts | {"units": dataclasses.asdict(self.units)} | self._configuration()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in ("encoder", "decoder", "likelihood"):
+            if not isinstance(state[name], nn.Module):
+                raise ValueError(f"The file is damaged: its {name} is a {type(state[name]).__name__}.")
+        VAE.__init__(self, **state | {"units": Units(**state["units"])})
+        self.eval()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "VAE":
+        copied = VAE.__new__(VAE)
+        memo[id(self)] = copied
+        parts = {name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")}
+        VAE.__init__(copied, **parts, units=self.units, **self._configuration())
+        copied.training = self.training
+        return copied
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a training step can be recorded as a CUDA graph."""
+        return all(getattr(part, "capturable", False) for part in (self.encoder, self.decoder, self.likelihood))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
+        mean, raw = self.encoder(x).float().chunk(2, dim=1)
+        return mean, ops.std_and_log(raw, self.posterior_scale)[0]
+
+    def terms(self, batch: Batch, noise: Noise) -> Terms:
+        r"""Return the terms of the ELBO, with one draw of z for each row.
+
+        .. math::
+
+            \log p(x \mid z) \text{ for } z \sim q(z \mid x), \qquad \mathrm{KL}(q(z \mid x) \,\|\, p(z))
+
+        Parameters
+        ----------
+        batch : Batch
+            The rows.
+        noise : Noise
+            The source of the draws and of dropout.
+
+        Returns
+        -------
+        Terms
+            Summed over the rows, to be differentiated.
+        """
+        encoded = self.encoder(batch.x, noise).float()
+        points = noise.normal(torch.Size((len(batch), self.n_components)))
+        z, kl = ops.draw(encoded, points, self.posterior_scale)
+        entries = self.likelihood.log_prob(batch.x, self.decoder(z, noise))
+        return Terms(self._observed(batch, entries).sum(), kl)
+
+    @staticmethod
+    def _observed(batch: Batch, entries: Tensor) -> Tensor:
+        """Return log densities of entries with 0 for those that are not observed."""
+        return entries if batch.observed is None else torch.where(batch.observed, entries, 0)
+
+    def log_weights(self, batch: Batch, points: Tensor) -> Tensor:
+        r"""Return the log importance weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
+
+        Their expectation is the ELBO; the logarithm of the mean of K weights has the importance-weighted bound as its
+        expectation [1]_.
+
+        Parameters
+        ----------
+        batch : Batch
+            The rows.
+        points : Tensor of shape (n_points, n_components)
+            Standard-normal points, the same for every row: z = mean + std * point.
+
+        Returns
+        -------
+        Tensor of shape (n_rows, n_points)
+            The log weights, in nats.
+
+        References
+        ----------
+        .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016, equation 8.
+        """
+        mean, std = self.posterior(batch.x)
+        z = mean[:, None] + std[:, None] * points
+        log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
+        parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        one_point = Batch(batch.x[:, None], None if batch.observed is None else batch.observed[:, None])
+        return self._observed(one_point, self.likelihood.log_prob(one_point.x, parameters)).sum(2) + log_prior_ratio
+
+    def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean of p(x | z), or with a generator a draw from it: ``(batch, n_features)``."""
+        parameters = self.decoder(z)
+        return self.likelihood.mean(parameters) if generator is None else self.likelihood.sample(parameters, generator)

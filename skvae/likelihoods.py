@@ -1,0 +1,382 @@
+r"""Likelihoods p(x | z): the distribution of a row of data given its latent components.
+
+A likelihood says in which units it works, which data it takes, and how dense, central and variable the data are given
+what the decoder puts out. It works on single entries, which are independent given z. To add one, derive a class from
+`Likelihood` and override `make_likelihood` in a subclass of an estimator.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from skvae import distributions
+from skvae._data.checks import bounds
+from skvae._data.rows import Units, check_float32, extent, mean_and_std
+from skvae._model import ops
+from skvae._model.stored import StoredModule
+
+__all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Units"]
+
+
+class Likelihood(nn.Module):
+    """Base class of likelihoods.
+
+    A subclass has `n_parameters` and the methods `log_prob`, `mean` and `sample`. The units, and the data that it
+    takes, are by default those of the normal likelihood: any finite data, standardized. It may have parameters of its
+    own (`torch.nn.Parameter`), which are then trained and saved with the model.
+
+    Attributes
+    ----------
+    n_parameters : int
+        Number of decoder outputs for one feature. The decoder's output is ``(..., n_parameters * n_features)``, all
+        values of the first parameter first.
+    capturable : bool
+        Whether a training step with it can be recorded as a CUDA graph: it must not read numbers back from the device.
+
+    See Also
+    --------
+    NormalLikelihood : Independent normal entries.
+    ContinuousBernoulliLikelihood : Independent continuous Bernoulli entries.
+
+    Examples
+    --------
+    >>> import math
+    >>> import torch
+    >>> from skvae.likelihoods import Likelihood
+    >>> class Laplace(Likelihood):
+    ...     n_parameters = 1
+    ...
+    ...     def log_prob(self, x, parameters):
+    ...         return -(x - parameters).abs() - math.log(2)
+    ...
+    ...     def mean(self, parameters):
+    ...         return parameters
+    ...
+    ...     def sample(self, parameters, generator):
+    ...         uniform = torch.rand(parameters.shape, generator=generator) - 0.5
+    ...         return parameters - uniform.sign() * torch.log1p(-2 * uniform.abs())
+    >>> Laplace().log_prob(torch.zeros(3), torch.zeros(3)).shape
+    torch.Size([3])
+    """
+
+    n_parameters: int = 1
+    capturable: bool = False
+
+    def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
+        """Return the units in which the likelihood works.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            All the rows that `fit` was given.
+        index : ndarray of int, default=None
+            The rows to train on; None is all of them. The others are set aside for validation.
+
+        Returns
+        -------
+        Units
+            By default ``(x - shift) / scale`` with mean and standard deviation of all training entries.
+        """
+        return Units(*mean_and_std(X, index))
+
+    def check_values(self, X: NDArray[Any], units: Units, *, name: str = "X", trains: bool = False) -> None:
+        """Raise ValueError for data that the likelihood does not take.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Finite data of any real dtype.
+        units : Units
+            The units in which the model works.
+        name : str, default="X"
+            What the data are called in a message.
+        trains : bool, default=False
+            Whether a model that has these units from earlier data is to be trained on `X`.
+
+        Raises
+        ------
+        ValueError
+            By default when an entry is too large for float32.
+        """
+        check_float32(X, name)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return the log density of each entry given its parameters.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_features)
+            Rows in the units of the likelihood.
+        parameters : Tensor of shape (..., n_parameters * n_features), float32
+            What the decoder puts out, which the result may be differentiated by.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Log densities, in nats.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(x, parameters).")
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_parameters * n_features), float32
+            What the decoder puts out.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Means, in the units of the likelihood.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method mean(parameters).")
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_parameters * n_features), float32
+            What the decoder puts out.
+        generator : torch.Generator
+            The source of the draws. It is on the CPU, wherever the parameters are.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Draws, in the units of the likelihood.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method sample(parameters, generator).")
+
+
+class NormalLikelihood(StoredModule, Likelihood):
+    r"""Independent normal entries, each with a mean m and a standard deviation :math:`s = s_{\min} + \log(1 + e^r)`.
+
+    .. math::
+
+        \log p(x \mid m, r) = -\frac{(x - m)^2}{2 s^2} - \log s - \tfrac12 \log 2 \pi
+
+    Parameters
+    ----------
+    min_scale : float
+        The lower bound :math:`s_{\min}` of every standard deviation, in the units of the likelihood. It bounds the
+        density.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae.likelihoods import NormalLikelihood
+    >>> NormalLikelihood(0.4).mean(torch.tensor([[1.0, 2.0, 0.0, 0.0]]))
+    tensor([[1., 2.]])
+    """
+
+    n_parameters = 2
+    capturable = True
+
+    def __init__(self, min_scale: float) -> None:
+        super().__init__(min_scale=min_scale)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return the log density of each entry given its parameters.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_features)
+            Rows in the units of the likelihood.
+        parameters : Tensor of shape (..., 2 * n_features)
+            Means, then values r of which the standard deviations are made.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Log densities, in nats.
+        """
+        return ops.normal_log_prob(x, parameters.float(), self.config["min_scale"])
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., 2 * n_features)
+            Means, then values r of which the standard deviations are made.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Means, in the units of the likelihood.
+        """
+        return self._location_and_scale(parameters)[0]
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., 2 * n_features)
+            Means, then values r of which the standard deviations are made.
+        generator : torch.Generator
+            The source of the draws.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Draws, in the units of the likelihood.
+        """
+        location, scale = self._location_and_scale(parameters)
+        noise = torch.randn(location.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return location + scale * noise.to(location.device)
+
+    def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        location, raw = parameters.float().chunk(2, dim=-1)
+        return location, self.config["min_scale"] - logsigmoid(-raw)
+
+
+class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
+    r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1], each with its logit e.
+
+    .. math::
+
+        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}
+
+    Parameters
+    ----------
+    data_range : tuple of two floats, default=None
+        (low, high), the range of the data. None learns the smallest and the largest entry of the training data.
+
+    See Also
+    --------
+    skvae.distributions.ContinuousBernoulli : The distribution.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skvae.likelihoods import ContinuousBernoulliLikelihood
+    >>> ContinuousBernoulliLikelihood().mean(torch.zeros(2))
+    tensor([0.5000, 0.5000])
+    """
+
+    n_parameters = 1
+    capturable = True
+
+    def __init__(self, data_range: tuple[float, float] | None = None) -> None:
+        super().__init__(data_range=data_range)
+
+    def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
+        """Return the units that map the range of the data to [0, 1].
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            All the rows that `fit` was given, whose range is learned.
+        index : ndarray of int, default=None
+            Not used: rows that are set aside lie in the range as well.
+
+        Returns
+        -------
+        Units
+            ``(x - low) / (high - low)``, clipped.
+        """
+        low, high = extent(X) if self.config["data_range"] is None else self.config["data_range"]
+        return Units(low, high - low or 1.0, clip=True)
+
+    def check_values(self, X: NDArray[Any], units: Units, *, name: str = "X", trains: bool = False) -> None:
+        """Raise ValueError for data outside the range, but for data that a learned range clips.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Finite data of any real dtype.
+        units : Units
+            The units in which the model works.
+        name : str, default="X"
+            What the data are called in a message.
+        trains : bool, default=False
+            Whether a model that has these units from earlier data is to be trained on `X`. Then nothing is clipped.
+
+        Raises
+        ------
+        ValueError
+            When an entry is outside a given range, or would be lost to clipping in training.
+        """
+        data_range = self.config["data_range"]
+        low, high = units.shift, units.shift + units.scale
+        if trains and data_range is not None and self.learn_units(X) != units:
+            raise ValueError(
+                f"data_range={data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
+                f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
+                f"fit."
+            )
+        if data_range is None and not trains:
+            check_float32(X, name)
+            return
+        smallest, largest = extent(X, name=name)
+        rounding = 4 * float(np.finfo(np.float32).eps) * units.scale
+        if low - rounding <= smallest and largest <= high + rounding:
+            return
+        culprit = smallest if smallest < low - rounding else largest
+        if data_range is None:
+            raise ValueError(
+                f"{name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
+                f"was fitted on; training on it would lose data. Give data_range=(low, high) for the range of all data."
+            )
+        raise ValueError(
+            f"{name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
+            f"the data_range that holds all of it."
+        )
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Return the log density of each entry given its logit.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_features)
+            Rows in [0, 1].
+        parameters : Tensor of shape (..., n_features)
+            Logits.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Log densities, in nats.
+        """
+        return distributions.log_prob(parameters, x)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of each entry, which is not the sigmoid of its logit.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_features)
+            Logits.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Means in [0, 1].
+        """
+        return distributions.mean(parameters.float())
+
+    def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw of each entry: the quantile of a uniform draw.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_features)
+            Logits.
+        generator : torch.Generator
+            The source of the draws.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Draws in [0, 1].
+        """
+        uniform = torch.rand(parameters.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        distribution = distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+        return distribution.icdf(uniform.to(parameters.device))
