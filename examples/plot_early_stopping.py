@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 
 from skvae import NormalVAETransformer
-from skvae.inspection import SampleMonitor, SamplesDisplay, TrainingCurveDisplay
+from skvae.callbacks import SampleMonitor
+from skvae.inspection import SamplesDisplay, TrainingCurveDisplay
 
 X, _ = load_digits(return_X_y=True)
 monitor = SampleMonitor(n_samples=10, epochs=(1, 3, 10, 30), random_state=0)

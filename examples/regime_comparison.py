@@ -20,7 +20,7 @@ from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
 from study import figures, full, models, report
 
-from skvae.inspection import SampleMonitor
+from skvae.callbacks import SampleMonitor
 from skvae.model_selection import regime_search, regime_table
 
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, from idx files that are verified, or from OpenML."""
+"""Fashion-MNIST, from verified idx files or from OpenML."""
 
 import gzip
 import hashlib
@@ -6,8 +6,10 @@ import importlib.util
 import os
 import zlib
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from sklearn.datasets import fetch_openml, get_data_home
 from sklearn.utils import Bunch
 
@@ -16,8 +18,11 @@ __all__ = ["fetch_fashion_mnist"]
 _FOLDER = "fashion-mnist"
 _IMAGES_MAGIC, _LABELS_MAGIC = 2051, 2049
 
-# Name, magic number, shape and sha256 of the uncompressed bytes of the idx files of each subset: images, labels.
-_FILES = {
+# Name, magic number, shape, and sha256 of the uncompressed bytes.
+_IdxFile = tuple[str, int, tuple[int, ...], str]
+
+# The files of each subset: images, labels.
+_FILES: dict[str, tuple[_IdxFile, _IdxFile]] = {
     "train": (
         (
             "train-images-idx3-ubyte",
@@ -57,28 +62,34 @@ _DESCR = """\
 Fashion-MNIST
 -------------
 
-70,000 grey-scale images of articles of clothing, 28 x 28 pixels of 0 to 255 each, in 10 classes of equal size:
-60,000 in the subset "train" and 10,000 in the subset "test".
+70,000 grayscale images of articles of clothing, in 10 classes of equal size. Each has 28 x 28 pixels from 0 to 255.
+The subset "train" has 60,000 images, and the subset "test" has 10,000.
 
 H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
-algorithms", arXiv:1708.07747, 2017. MIT licence.
+algorithms", arXiv:1708.07747, 2017. MIT license.
 """
 
 
-def _find(folder, name):
-    """Return the path of an idx file, plain or compressed, or None."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def _path(folder: Path, name: str) -> Path:
+    """Return the path of an idx file: of the compressed one if only this is there, otherwise of the plain one."""
+    plain, compressed = folder / name, folder / f"{name}.gz"
+    return compressed if compressed.is_file() and not plain.is_file() else plain
 
 
-def _read(path, magic, shape, digest):
-    """Return the array in the idx file at `path` after checking everything that can be checked."""
+def _header(magic: int, shape: tuple[int, ...]) -> bytes:
+    """Return the first bytes of an idx file."""
+    return b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
+
+
+def _read(path: Path, magic: int, shape: tuple[int, ...], digest: str) -> NDArray[np.uint8]:
+    """Return the array in the idx file at `path`, after a check of header, size and sha256."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Replace the file, or delete it to fetch it again."
         ) from error
-    header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
+    header = _header(magic, shape)
     size = len(header) + int(np.prod(shape))
     fault = None
     if content[:4] != header[:4]:
@@ -94,8 +105,8 @@ def _read(path, magic, shape, digest):
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()
 
 
-def _download(folder):
-    """Fetch the data from OpenML and keep it in `folder` as idx files, each whole or not there at all."""
+def _download(folder: Path) -> None:
+    """Fetch the data from OpenML and keep them in `folder` as idx files. No file is ever there in part."""
     parser = "pandas" if importlib.util.find_spec("pandas") else "liac-arff"
     try:
         data, target = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, parser=parser)
@@ -110,8 +121,7 @@ def _download(folder):
     for subset in ("train", "test"):
         stop = start + _FILES[subset][0][2][0]
         for (name, magic, shape, digest), array in zip(_FILES[subset], (pixels, labels), strict=True):
-            header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
-            content = header + array[start:stop].tobytes()
+            content = _header(magic, shape) + array[start:stop].tobytes()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(
                     f"What OpenML delivered as Fashion-MNIST is not the published data: {name} differs. Nothing of it "
@@ -126,24 +136,50 @@ def _download(folder):
         start = stop
 
 
-def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype="uint8"):
-    """Load the Fashion-MNIST images and labels, downloading them when they are not there.
+@overload
+def fetch_fashion_mnist(
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    subset: Literal["train", "test", "all"] = "all",
+    return_X_y: Literal[False] = False,
+    dtype: DTypeLike = "uint8",
+) -> Bunch: ...
 
-    The four idx files, plain or compressed with gzip, are looked for in the folder ``fashion-mnist`` of the data home.
-    If one that is needed is missing, the data are fetched from OpenML and kept there. Every file is verified: magic
-    number, shape and sha256.
+
+@overload
+def fetch_fashion_mnist(
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    subset: Literal["train", "test", "all"] = "all",
+    return_X_y: Literal[True],
+    dtype: DTypeLike = "uint8",
+) -> tuple[NDArray[Any], NDArray[np.int64]]: ...
+
+
+def fetch_fashion_mnist(
+    *,
+    data_home: str | os.PathLike[str] | None = None,
+    subset: Literal["train", "test", "all"] = "all",
+    return_X_y: bool = False,
+    dtype: DTypeLike = "uint8",
+) -> Bunch | tuple[NDArray[Any], NDArray[np.int64]]:
+    """Load the Fashion-MNIST images and labels. Download them if they are not there.
+
+    The folder ``fashion-mnist`` of the data home holds the four idx files, plain or compressed with gzip. If a file is
+    missing that is needed, the data are fetched from OpenML and kept there. The magic number, the shape and the sha256
+    of each file are verified.
 
     Parameters
     ----------
     data_home : str or path-like, default=None
-        The folder that holds ``fashion-mnist``. None takes the environment variable ``SKVAE_DATA_HOME`` or, when that
-        is not set, scikit-learn's data home.
+        The folder that holds ``fashion-mnist``. None takes the environment variable ``SKVAE_DATA_HOME``. If it is not
+        set, None takes scikit-learn's data home.
     subset : {"train", "test", "all"}, default="all"
-        The 60,000 training images, the 10,000 test images, or both in this order.
+        The 60,000 training images, the 10,000 test images, or all in this order.
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
     dtype : str or dtype, default="uint8"
-        Type of the pixels, whose values are 0 to 255 in any case.
+        Type of the pixels. Their values are 0 to 255 for each type.
 
     Returns
     -------
@@ -161,7 +197,7 @@ def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype
         DESCR : str
             A description of the data.
     (data, target) : tuple if `return_X_y` is True
-        The first and the third of these.
+        Pixels and classes.
 
     Raises
     ------
@@ -185,9 +221,9 @@ def fetch_fashion_mnist(*, data_home=None, subset="all", return_X_y=False, dtype
     folder = Path(home).expanduser() / _FOLDER
     subsets = ("train", "test") if subset == "all" else (subset,)
     files = [file for name in subsets for file in _FILES[name]]
-    if any(_find(folder, name) is None for name, *_ in files):
+    if not all(_path(folder, name).is_file() for name, *_ in files):
         _download(folder)
-    arrays = [_read(_find(folder, name), *checks) for name, *checks in files]
+    arrays = [_read(_path(folder, name), magic, shape, digest) for name, magic, shape, digest in files]
     images = np.concatenate(arrays[::2]).astype(dtype, copy=False)
     target = np.concatenate(arrays[1::2]).astype(np.int64)
     data = images.reshape(len(images), -1)

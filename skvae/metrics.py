@@ -1,8 +1,11 @@
-"""How good reconstructions and samples are, in figures."""
+"""Measures of the quality of reconstructions and samples."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 from scipy.ndimage import convolve1d
 from sklearn.base import clone
@@ -22,27 +25,27 @@ __all__ = [
 ]
 
 
-def _as_images(X, image_shape, name):
-    """Return rows of features as images: (n_samples, height, width, channels), in float64."""
-    X = check_array(X, dtype=np.float64, input_name=name)
-    shape = image_dimensions(image_shape, X.shape[1])
+def _as_images(X: ArrayLike, image_shape: Sequence[int] | None) -> NDArray[np.float64]:
+    """Return rows of features as images: (n_samples, height, width, channels)."""
+    rows: NDArray[np.float64] = check_array(X, dtype=np.float64, input_name="X")
+    shape = image_dimensions(image_shape, rows.shape[1])
     if shape is None:
         raise ValueError(
-            f"{name} has {X.shape[1]} features, which are not a square of at least 4 x 4. Give image_shape=(height, "
+            f"X has {rows.shape[1]} features, which are not a square of at least 4 x 4. Give image_shape=(height, "
             f"width) or (height, width, channels)."
         )
-    return X.reshape(-1, *shape)
+    return rows.reshape(-1, *shape)
 
 
-def _reconstruct(estimator, X, shape):
-    """Return the reconstructions as an array of this shape."""
+def _reconstruct(estimator: Any, X: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the reconstructions of `X`, which must have this shape."""
     reconstructed = np.asarray(estimator.inverse_transform(estimator.transform(X)))
     if reconstructed.shape != shape:
         raise ValueError(f"Reconstructions must have the shape of X, {shape}; got {reconstructed.shape}.")
     return reconstructed
 
 
-def reconstruction_mse(estimator, X):
+def reconstruction_mse(estimator: Any, X: ArrayLike) -> float:
     """Return the mean squared error of reconstructions.
 
     Parameters
@@ -55,7 +58,7 @@ def reconstruction_mse(estimator, X):
     Returns
     -------
     float
-        The mean over all entries of the squared difference, in squared units of the data.
+        The mean of the squared differences over all entries, in squared units of the data.
 
     Examples
     --------
@@ -66,16 +69,22 @@ def reconstruction_mse(estimator, X):
     >>> reconstruction_mse(PCA(20).fit(X), X) < reconstruction_mse(PCA(10).fit(X), X)
     True
     """
-    originals = check_array(X, dtype="numeric")
+    originals: NDArray[Any] = check_array(X, dtype="numeric")
     errors = np.subtract(_reconstruct(estimator, X, originals.shape), originals, dtype=np.float64)
     return float(np.mean(np.square(errors)))
 
 
-def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
+def reconstruction_ssim(
+    estimator: Any,
+    X: ArrayLike,
+    *,
+    image_shape: Sequence[int] | None = None,
+    data_range: tuple[float, float] | None = None,
+) -> float:
     """Return the mean structural similarity of images and their reconstructions.
 
-    The measure [1]_ is scikit-image's, over windows of 7 x 7 pixels, which has to be installed (``pip
-    install skvae[metrics]``).
+    The measure [1]_ compares windows of 7 x 7 pixels. It is computed by scikit-image, which the extra ``metrics``
+    installs.
 
     Parameters
     ----------
@@ -84,15 +93,16 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
     X : array-like of shape (n_samples, n_features)
         Images of at least 7 x 7 pixels.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of a row. None takes that of the estimator if it has one, or a
-        square.
+        (height, width) or (height, width, channels) of a row. None takes the `image_shape` of the estimator. If there
+        is none, images are square.
     data_range : tuple of float, default=None
-        (low, high), the smallest and the largest value that a pixel can have. None takes those of `X`.
+        (low, high), the smallest and the largest value that a pixel can have. None takes the smallest and the largest
+        value of `X`.
 
     Returns
     -------
     float
-        The mean over the images; 1 for perfect reconstructions.
+        The mean over the images. It is 1 for perfect reconstructions.
 
     References
     ----------
@@ -102,7 +112,7 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
     from skimage.metrics import structural_similarity
 
     image_shape = getattr(estimator, "image_shape", None) if image_shape is None else image_shape
-    originals = _as_images(X, image_shape, "X")
+    originals = _as_images(X, image_shape)
     n_samples, height, width, _ = originals.shape
     if min(height, width) < 7:
         raise ValueError(f"Structural similarity needs images of at least 7 x 7 pixels; got {height} x {width}.")
@@ -115,24 +125,24 @@ def reconstruction_ssim(estimator, X, *, image_shape=None, data_range=None):
     return float(np.mean(similarities))
 
 
-def sharpness(X, *, image_shape=None):
+def sharpness(X: ArrayLike, *, image_shape: Sequence[int] | None = None) -> float:
     """Return the sharpness of images, the variance of their Laplacian.
 
-    It is a measure of focus [1]_: blurred images have less of it, and noisy ones more.
+    It is a measure of focus [1]_. Blurred images have less of it than sharp images, and noisy images have more.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         Images.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of a row. None takes a square number of features for a square
-        image.
+        (height, width) or (height, width, channels) of a row. None makes square images, if the number of features is a
+        square.
 
     Returns
     -------
     float
-        The mean over the images and their channels of the variance over the pixels, in squared units of the data.
-        Noise raises it as well as edges do: compare it with that of real images.
+        The variance over the pixels, averaged over images and channels, in squared units of the data. Both edges and
+        noise raise it, so compare it with the sharpness of real images.
 
     References
     ----------
@@ -149,28 +159,29 @@ def sharpness(X, *, image_shape=None):
     >>> sharpness(blurred) < sharpness(X)
     True
     """
-    images = _as_images(X, image_shape, "X")
-    laplacian = sum(convolve1d(images, [1, -2, 1], axis=axis, mode="nearest") for axis in (1, 2))
+    images = _as_images(X, image_shape)
+    vertical, horizontal = (convolve1d(images, [1, -2, 1], axis=axis, mode="nearest") for axis in (1, 2))
+    laplacian = vertical + horizontal
     return float(laplacian.var(axis=(1, 2)).mean())
 
 
-def frechet_distance(features_a, features_b):
-    r"""Return the Fréchet distance of two samples, each taken for that of a normal distribution.
+def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:
+    r"""Return the Fréchet distance between two samples, as if both were from normal distributions.
 
-    With means :math:`\mu` and covariances :math:`\Sigma` it is [1]_
+    For means :math:`\mu` and covariances :math:`\Sigma` it is [1]_
 
     .. math::
 
         |\mu_a - \mu_b|^2 + \mathrm{tr}\bigl(\Sigma_a + \Sigma_b
         - 2 (\Sigma_a^{1/2} \Sigma_b \Sigma_a^{1/2})^{1/2}\bigr),
 
-    the square of the 2-Wasserstein distance.
+    which is the square of the 2-Wasserstein distance.
 
     Parameters
     ----------
     features_a, features_b : array-like of shape (n_samples, n_features)
-        The samples, best of equal size: the fewer there are, the larger the distance is even between samples of one
-        distribution.
+        The samples. They should have the same size, because small samples have a large distance even if they come
+        from the same distribution.
 
     Returns
     -------
@@ -195,7 +206,9 @@ def frechet_distance(features_a, features_b):
         for features, name in ((features_a, "features_a"), (features_b, "features_b"))
     )
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features_a has {a.shape[1]} features and features_b {b.shape[1]}; they must have as many.")
+        raise ValueError(
+            f"features_a has {a.shape[1]} features and features_b {b.shape[1]}; they must have the same number."
+        )
     covariance_a, covariance_b = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (a, b))
     values, vectors = eigh(covariance_a)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
@@ -205,41 +218,49 @@ def frechet_distance(features_a, features_b):
 
 
 class FrechetDistance(NamedTuple):
-    """A Fréchet distance and what is to be seen beside it.
+    """A Fréchet distance and the smallest value to expect of it.
 
     Parameters
     ----------
     distance : float
-        That of the images to the real test images.
+        Distance between the images and the real test images.
     floor : float
-        That of as many real training images to the real test images: no generator can be expected to come below.
+        Distance between as many real training images and the real test images. A generator is not expected to come
+        below it.
     """
 
     distance: float
     floor: float
 
 
-def classifier_frechet_distance(classifier, X, X_train, X_test, *, random_state=None):
-    """Return the Fréchet distance of images to real ones in the features that a classifier has learned, and its floor.
+def classifier_frechet_distance(
+    classifier: Any,
+    X: ArrayLike,
+    X_train: ArrayLike,
+    X_test: ArrayLike,
+    *,
+    random_state: int | RandomState | None = None,
+) -> FrechetDistance:
+    """Return the Fréchet distance between images and real images, in the features that a classifier has learned.
 
-    It is made as the Fréchet inception distance is [1]_, with a network that was trained on images of this kind.
+    It is like the Fréchet inception distance [1]_, but the network is trained on images of the same kind.
 
     Parameters
     ----------
     classifier : MultilayerCNNClassifier
-        Fitted to real images; or anything else whose method `embed` returns features.
+        A classifier fitted to real images. Any object will do whose method `embed` returns features.
     X : array-like of shape (n_samples, n_features)
-        The images in question, generated or reconstructed.
+        Generated or reconstructed images.
     X_train, X_test : array-like of shape (n_real_samples, n_features)
-        Real images: those that the models were trained on, and others. Of `X_train`, as many rows are drawn as `X`
-        has.
+        Real images. The models were trained on `X_train`, but not on `X_test`. As many rows of `X_train` are drawn as
+        `X` has.
     random_state : int, RandomState instance or None, default=None
-        Source of that draw.
+        Source of this draw.
 
     Returns
     -------
     FrechetDistance
-        The distance of `X` to `X_test`, and its floor, that of `X_train` to `X_test`.
+        The distance between `X` and `X_test`. Its floor is the distance between `X_train` and `X_test`.
 
     References
     ----------
@@ -247,20 +268,22 @@ def classifier_frechet_distance(classifier, X, X_train, X_test, *, random_state=
        update rule converge to a local Nash equilibrium", NeurIPS 2017.
     """
     real = classifier.embed(X_test)
-    n_samples = min(len(X), len(X_train))
+    n_samples = min(np.shape(X)[0], np.shape(X_train)[0])
     train = resample(X_train, replace=False, n_samples=n_samples, random_state=spawn_seeds(random_state, 1)[0])
     return FrechetDistance(frechet_distance(classifier.embed(X), real), frechet_distance(classifier.embed(train), real))
 
 
-def classification_accuracy_score(classifier, X, y, X_test, y_test):
+def classification_accuracy_score(
+    classifier: Any, X: ArrayLike, y: ArrayLike, X_test: ArrayLike, y_test: ArrayLike
+) -> float:
     """Return the accuracy on real data of a classifier that is trained on generated or reconstructed data.
 
-    It says how much of what tells classes apart a model has kept [1]_.
+    It measures how well a model keeps the differences between classes [1]_.
 
     Parameters
     ----------
     classifier : classifier
-        What to train; a clone of it is.
+        The classifier. A clone of it is trained.
     X : array-like of shape (n_samples, n_features)
         Generated or reconstructed rows.
     y : array-like of shape (n_samples,)
@@ -273,8 +296,8 @@ def classification_accuracy_score(classifier, X, y, X_test, y_test):
     Returns
     -------
     float
-        The share of real rows that are classified rightly; to be compared with that of a classifier trained on real
-        rows.
+        The share of real rows that are classified correctly. Compare it with the accuracy of a classifier that is
+        trained on real rows.
 
     References
     ----------

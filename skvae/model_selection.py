@@ -1,16 +1,22 @@
-"""Comparing representations in two data regimes, as one grid search.
+"""Comparison of representations in two data regimes, as one grid search.
 
-Nothing here knows of autoencoders: any transformer and any classifier will do.
+It takes any transformers and any classifiers, not only those of this library.
 """
+
+from __future__ import annotations
 
 import atexit
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.model_selection import BaseCrossValidator, GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
@@ -18,27 +24,32 @@ from sklearn.utils.validation import check_is_fitted
 
 from skvae._validation import Integral, Real, spawn_seeds
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = ["RegimeSplit", "regime_search", "regime_table"]
 
 _REGIMES = ("large", "small")
 
-# What a step of a Pipeline cannot be called.
+# Parameters of a Pipeline, which cannot be names of its steps.
 _RESERVED = ("steps", "memory", "verbose", "transform_input")
 
 
-class RegimeSplit(BaseCrossValidator):
-    """Cross-validation in two regimes: train on the large part and test on the small one, and the other way round.
+class RegimeSplit(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn has no type annotations
+    """Cross-validation in two regimes, of one large and one small part of the data.
+
+    The first split trains on the large part and tests on the small part. The second split does the opposite.
 
     Parameters
     ----------
     small_size : int or float
-        Size of the small part: a number of rows, or a share in (0, 1). The large part is all the rest.
+        Size of the small part, as a number of rows or as a share in (0, 1). The large part has all other rows.
     shuffle : bool, default=False
-        Whether the small part is drawn at random. Otherwise it is the last rows.
+        Whether to draw the small part at random. Otherwise it has the last rows.
     stratify : bool, default=False
-        Whether the classes are as frequent in either part as in all of `y`. Needs `shuffle`.
+        Whether both parts have the same class frequencies as `y`. It needs `shuffle`.
     random_state : int, RandomState instance or None, default=None
-        Source of the draw. None takes fresh entropy each time.
+        Source of the draw. None takes fresh entropy for each call of `split`.
 
     Examples
     --------
@@ -50,26 +61,24 @@ class RegimeSplit(BaseCrossValidator):
     [4 5] [0 1 2 3]
     """
 
-    def __init__(self, small_size, *, shuffle=False, stratify=False, random_state=None):
+    def __init__(
+        self,
+        small_size: float,
+        *,
+        shuffle: bool = False,
+        stratify: bool = False,
+        random_state: int | RandomState | None = None,
+    ) -> None:
         self.small_size = small_size
         self.shuffle = shuffle
         self.stratify = stratify
         self.random_state = random_state
 
-    def _iter_test_indices(self, X=None, y=None, groups=None):
+    def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[NDArray[np.intp]]:
         n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        size = self.small_size
-        is_count = isinstance(size, Integral) and not isinstance(size, bool) and size >= 1
-        if not is_count and not (isinstance(size, Real) and 0 < size < 1):
-            raise ValueError(f"small_size must be a number of rows, or a share in (0, 1); got {size!r}.")
-        n_small = int(size) if is_count else math.ceil(size * n_samples)
-        if 2 * n_small > n_samples:
-            raise ValueError(
-                f"small_size={size!r} makes the small part, of {n_small} rows, larger than the large one, of "
-                f"{n_samples - n_small}. Choose at most half of the rows."
-            )
+        n_small = _size_in_rows(self.small_size, n_samples)
         if self.stratify and not self.shuffle:
-            raise ValueError("stratify=True needs shuffle=True: without it the small part is the last rows.")
+            raise ValueError("stratify=True needs shuffle=True: without it the small part has the last rows.")
         if self.stratify and y is None:
             raise ValueError("stratify=True needs y, the classes to stratify by; got None.")
         large, small = train_test_split(
@@ -82,7 +91,7 @@ class RegimeSplit(BaseCrossValidator):
         yield small
         yield large
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return 2, the number of regimes.
 
         Parameters
@@ -102,43 +111,66 @@ class RegimeSplit(BaseCrossValidator):
         return len(_REGIMES)
 
 
-def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=None, memory=None):
-    """Return a grid search over every transformer ahead of every classifier, in two data regimes.
+def _size_in_rows(small_size: Any, n_samples: int) -> int:
+    """Return the number of rows of the small part."""
+    is_count = not isinstance(small_size, bool) and isinstance(small_size, Integral) and int(small_size) >= 1
+    is_share = isinstance(small_size, Real) and 0 < float(small_size) < 1
+    if not is_count and not is_share:
+        raise ValueError(f"small_size must be a number of rows, or a share in (0, 1); got {small_size!r}.")
+    n_small = int(small_size) if is_count else math.ceil(small_size * n_samples)
+    if 2 * n_small > n_samples:
+        raise ValueError(
+            f"small_size={small_size!r} makes the small part, of {n_small} rows, larger than the large part, of "
+            f"{n_samples - n_small}. Choose at most half of the rows."
+        )
+    return n_small
 
-    The search fits `Pipeline` objects of two steps, ``"representation"`` and ``"classifier"``. Fitted transformers are
-    cached, so that each one is fitted once for each regime and not once for each classifier.
+
+def regime_search(
+    transformers: dict[str, Any],
+    classifiers: dict[str, Any],
+    *,
+    cv: Any = None,
+    scoring: str | Callable[..., Any] | None = None,
+    n_jobs: int | None = None,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+) -> GridSearchCV:
+    """Return a grid search over all pairs of a transformer and a classifier, in two data regimes.
+
+    The search fits `Pipeline` objects with the steps ``"representation"`` and ``"classifier"``. Fitted transformers
+    are cached. Each transformer is fitted once for each regime, not once for each classifier.
 
     Parameters
     ----------
     transformers : dict of str to transformer or "passthrough"
-        The representations, by name: any transformer that can be pickled, or a `Pipeline` of several. Give them a
-        `random_state` that is an integer, or there is nothing to be cached.
+        The representations, by name. Each is a transformer that can be pickled, or a `Pipeline` of them. An integer
+        `random_state` makes the results reproducible.
     classifiers : dict of str to classifier
-        What stands behind them, by name.
+        The classifiers, by name.
     cv : RegimeSplit, default=None
-        The two regimes. None is ``RegimeSplit(1 / 7, shuffle=True, stratify=True, random_state=0)``: a large part six
-        times the size of the small one.
+        The two regimes. None stands for ``RegimeSplit(1 / 7, shuffle=True, stratify=True, random_state=0)``, whose
+        large part is six times as large as the small part.
     scoring : str or callable, default=None
-        What to measure on the test part; None takes the classifiers' own score, which is the accuracy.
+        The score on the test part. None takes the score of the classifiers, which is the accuracy.
     n_jobs : int, default=None
-        Number of processes, as in `GridSearchCV`. Two of them may begin the same fit at the same time, before it is
-        in the cache; the results are the same.
+        Number of processes, as in `GridSearchCV`. Two processes may begin the same fit before it is in the cache. The
+        results are the same.
     memory : str, path-like or joblib.Memory, default=None
         The folder of the cache, which holds fitted transformers and transformed training data. None makes a temporary
-        one, which is deleted when the process ends. With a folder of your own, what is in it is not computed again by
-        a later search with the same parameters and data, even if the code of a transformer has changed since.
+        folder, which is deleted when the process ends. A folder of your own keeps its content for later searches with
+        the same parameters and data. They use it even if the code of a transformer has changed.
 
     Returns
     -------
     GridSearchCV
-        The search, not fitted. It does not refit on all data; set ``refit=True`` if it should.
+        The search, not fitted. It does not refit on all data, unless you set ``refit=True``.
 
     Raises
     ------
     TypeError
-        When transformers or classifiers are not such a dict, or hold something else.
+        When `transformers` or `classifiers` is not such a dict, or holds something else.
     ValueError
-        When there are none, a name cannot be that of a step, or a transformer cannot be cached.
+        When a dict is empty, a name cannot be the name of a step, or a transformer cannot be cached.
 
     See Also
     --------
@@ -177,7 +209,7 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     elif not hasattr(memory, "cache"):
         raise TypeError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}.")
     grid = {
-        # A name is that of the only step of a Pipeline, so that results carry it.
+        # Each candidate is a Pipeline of one step, because the name of the step appears in the results.
         step: [Pipeline([named]) for named in candidates.items()]
         for step, candidates in (("representation", transformers), ("classifier", classifiers))
     }
@@ -191,12 +223,12 @@ def regime_search(transformers, classifiers, *, cv=None, scoring=None, n_jobs=No
     )
 
 
-def _is_transformer(candidate):
+def _is_transformer(candidate: Any) -> bool:
     return hasattr(candidate, "transform") or (isinstance(candidate, str) and candidate == "passthrough")
 
 
-def _check_candidates(argument, candidates, kind, is_valid):
-    """Raise an error unless `candidates` is a dict of names of steps to instances of a kind."""
+def _check_candidates(argument: str, candidates: Any, kind: str, is_valid: Callable[[Any], bool]) -> None:
+    """Raise an error unless `candidates` is a dict of names of steps to valid instances, which are of this kind."""
     if not isinstance(candidates, dict):
         raise TypeError(f"{argument} must be a dict of names to {argument}; got {candidates!r}.")
     if not candidates:
@@ -211,18 +243,20 @@ def _check_candidates(argument, candidates, kind, is_valid):
             raise TypeError(f"{argument}[{name!r}] must be {kind}, an instance; got {candidate!r}.")
 
 
-def regime_table(search):
+def regime_table(search: GridSearchCV) -> DataFrame:
     """Return the test scores of a fitted search as a table.
+
+    It needs pandas.
 
     Parameters
     ----------
     search : GridSearchCV
-        What `regime_search` returned, fitted. Needs pandas.
+        A fitted search that `regime_search` has made.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each representation, and for each classifier the columns "large" and "small", the regimes that it was
+        One row for each representation. Each classifier has the columns "large" and "small", for the regime it was
         trained in.
 
     Raises
@@ -230,7 +264,8 @@ def regime_table(search):
     NotFittedError
         When the search is not fitted.
     ValueError
-        When the search is not one over representations and classifiers in two regimes with one score.
+        When `regime_search` has not made the search, its grid is extended, or it has several scores or other than two
+        regimes.
     """
     import pandas as pd
 

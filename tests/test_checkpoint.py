@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skvae._checkpoint import Checkpoint
-from skvae.inspection import SampleMonitor
+from skvae.callbacks import SampleMonitor
 
 from conftest import Callback, bits, make
 

@@ -18,8 +18,8 @@ from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae.callbacks import SampleMonitor
 from skvae.classifiers import MultilayerCNNClassifier
-from skvae.inspection import SampleMonitor
 from skvae.model_selection import regime_search, regime_table
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,7 @@
 """Every public name is documented, in numpydoc's form, and what it says of defaults is true."""
 
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import skvae
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.model_selection import RegimeSplit
 
-MODULES = ["skvae", *(f"skvae.{path.stem}" for path in Path(skvae.__file__).parent.glob("[!_]*.py"))]
+MODULES = ["skvae", *(f"skvae.{m.name}" for m in pkgutil.iter_modules(skvae.__path__) if not m.name.startswith("_"))]
 
 # Summaries that begin right after the quotes and returned values with names, as in scikit-learn; extended summaries,
 # examples and see-also sections only where they help.

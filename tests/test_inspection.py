@@ -1,34 +1,23 @@
 """The displays show what they say they show."""
 
-import pickle
-import warnings
-
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from joblib import Memory
 from matplotlib.colors import Normalize
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skvae import NormalVAETransformer
+from skvae.callbacks import SampleMonitor
 from skvae.classifiers import SimpleCNNClassifier
-from skvae.inspection import (
-    LatentDisplay,
-    ReconstructionDisplay,
-    SampleMonitor,
-    SamplesDisplay,
-    TrainingCurveDisplay,
-)
+from skvae.inspection import LatentDisplay, ReconstructionDisplay, SamplesDisplay, TrainingCurveDisplay
 
 from conftest import make
 
@@ -59,7 +48,7 @@ def test_samples_are_those_of_the_model(fitted):
     assert display.figure_ is display.ax_.figure
 
 
-def test_colours_and_shapes(digits):
+def test_colors_and_shapes(digits):
     images = np.random.RandomState(0).uniform(0, 255, (5, 24))
     display = SamplesDisplay(images, 5, image_shape=(2, 4, 3)).plot()
     first = tile(display, 0, 0, 2, 4)
@@ -70,6 +59,36 @@ def test_colours_and_shapes(digits):
     assert SamplesDisplay(digits[:4], 2).plot(norm=Normalize(0, 99)).im_.norm.vmax == 99
     vae = make(NormalVAETransformer, image_shape=(4, 16)).fit(digits)
     assert SamplesDisplay.from_estimator(vae, n_samples=1).im_.get_array().shape == (6, 18)
+
+
+@pytest.mark.parametrize(
+    ("given", "low", "high"), [({"vmin": None}, 1, 47), ({"vmax": None}, 1, 47), ({"vmin": None, "vmax": 99}, 1, 99)]
+)
+def test_limits_of_none_are_those_of_the_images(given, low, high):
+    images = np.arange(48.0).clip(1).reshape(1, 48)
+    gray = SamplesDisplay(images, 1, image_shape=(6, 8)).plot(**given).im_
+    assert gray.get_clim() == (low, high)
+    colors = tile(SamplesDisplay(images, 1, image_shape=(4, 4, 3)).plot(**given), 0, 0, 4, 4)
+    np.testing.assert_allclose(colors.ravel(), (images[0] - low) / (high - low))
+
+
+def test_limits_beyond_the_type_of_the_pixels():
+    images = np.arange(48, dtype=np.uint8).reshape(1, 48)
+    first = tile(SamplesDisplay(images, 1, image_shape=(4, 4, 3)).plot(vmin=-1), 0, 0, 4, 4)
+    np.testing.assert_allclose(first.ravel(), np.arange(1, 49) / 48)
+
+
+def test_samples_by_epoch(digits):
+    monitor = SampleMonitor(4, epochs=(1, 3), random_state=7)
+    for max_iter in (3, 1):
+        make(NormalVAETransformer, max_iter=max_iter).set_callbacks(monitor).fit(digits)
+    first, last = monitor.get_samples()
+    display = SamplesDisplay.from_monitor(monitor, fit=0)
+    for row, epoch in enumerate((1, 3)):
+        for column in range(4):
+            np.testing.assert_allclose(tile(display, row, column), first[epoch][column].reshape(8, 8))
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["epoch 1", "epoch 3"]
+    np.testing.assert_array_equal(SamplesDisplay.from_monitor(monitor).samples, last[1])
 
 
 def test_originals_stand_above_reconstructions(fitted, digits):
@@ -109,6 +128,21 @@ def test_training_curves_of_a_classifier(digits):
     assert {line.get_label(): list(line.get_ydata()) for line in display.lines_} == classifier.history_
     assert display.ax_ is ax
     assert display.lines_[0].get_linewidth() == 3
+
+
+@pytest.mark.parametrize(
+    ("short", "long"), [({"ls": ":"}, {"linestyle": ":"}), ({"c": "k", "lw": 3}, {"color": "k", "linewidth": 3})]
+)
+def test_training_curves_take_short_names_of_arguments(short, long, fitted):
+    drawn, expected = (TrainingCurveDisplay.from_estimator(fitted, **kwargs).lines_ for kwargs in (short, long))
+    assert len(drawn) == len(expected) == 3
+    for line, same in zip(drawn, expected, strict=True):
+        for name in ("linestyle", "color", "linewidth", "label"):
+            assert plt.getp(line, name) == plt.getp(same, name)
+    (name,) = long.keys() & {"linestyle", "color"}
+    assert {plt.getp(line, name) for line in drawn} == {long[name]}
+    with pytest.raises(TypeError, match="aliases of one another"):
+        TrainingCurveDisplay.from_estimator(fitted, c="k", color="k")
 
 
 def test_plane_without_data_spans_the_prior(fitted):
@@ -151,6 +185,18 @@ def test_scatter_by_label(fitted, digits):
     assert sum(len(points.get_offsets()) for points in missing.scatter_) == len(digits)
 
 
+@pytest.mark.parametrize("labels", [None, Y])
+def test_scatter_takes_other_names_of_arguments(labels, fitted, digits):
+    for settings in ({"s": 9, "c": "red"}, {"sizes": 9, "color": "red"}, {"sizes": [9], "fc": "red"}):
+        display = LatentDisplay.from_estimator(fitted, digits, labels, kind="scatter", **settings)
+        assert len(display.scatter_) == (1 if labels is None else 10)
+        for points in display.scatter_:
+            assert list(points.get_sizes()) == [9]
+            np.testing.assert_array_equal(points.get_facecolor(), [[1, 0, 0, 0.6]])
+    with pytest.raises(TypeError, match="aliases of one another"):
+        LatentDisplay.from_estimator(fitted, digits, kind="scatter", s=4, sizes=[9])
+
+
 def test_errors(fitted, digits):
     with pytest.raises(ValueError, match="kind must be 'plane' or 'scatter'; got 'cube'"):
         LatentDisplay.from_estimator(fitted, kind="cube")
@@ -165,7 +211,7 @@ def test_errors(fitted, digits):
         SamplesDisplay(digits[:2, :7], 2).plot()
     with pytest.raises(ValueError, match=r"image_shape must be \(height, width\) .* got 8"):
         SamplesDisplay(digits[:2], 2, image_shape=8).plot()
-    with pytest.raises(ValueError, match=r"originals have the shape \(5, 64\) and reconstructions \(3, 64\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape; got \(5, 64\) and \(3, 64\)"):
         ReconstructionDisplay(digits[:5], digits[:3]).plot()
     with pytest.raises(NotFittedError):
         TrainingCurveDisplay.from_estimator(NormalVAETransformer())
@@ -173,79 +219,3 @@ def test_errors(fitted, digits):
         TrainingCurveDisplay.from_estimator(PCA().fit(digits))
     with pytest.raises(ValueError, match="history must hold some of elbo"):
         TrainingCurveDisplay({}).plot()
-
-
-def test_errors_of_the_monitor(digits):
-    for epochs in (0, "abc", [1.5], [0, 1], [True]):
-        with pytest.raises(ValueError, match="each of epochs must be a positive integer"):
-            SampleMonitor(epochs=epochs)
-    for random_state in (-1, 2**40, "a"):
-        with pytest.raises(ValueError, match=r"[Ss]eed"):
-            SampleMonitor(random_state=random_state)
-    monitor = SampleMonitor(epochs=9)
-    make(NormalVAETransformer).set_callbacks(monitor).fit(digits)
-    with pytest.raises(ValueError, match=r"There are no samples yet: .* epochs=\(9,\) under this monitor"):
-        monitor.get_samples()
-
-
-def test_monitor_draws_the_samples_of_each_epoch(estimator_class, digits):
-    monitor = SampleMonitor(4, epochs=(1, 3), random_state=7)
-    vae = make(estimator_class, max_iter=3).set_callbacks(monitor).fit(digits)
-    (by_epoch,) = monitor.get_samples()
-    assert list(by_epoch) == [1, 3]
-    np.testing.assert_array_equal(by_epoch[3], vae.sample(4, random_state=7))
-    after_one = make(estimator_class, max_iter=1).fit(digits)
-    np.testing.assert_array_equal(by_epoch[1], after_one.sample(4, random_state=7))
-    np.testing.assert_array_equal(
-        vae.transform(digits), make(estimator_class, max_iter=3).fit(digits).transform(digits)
-    )
-    display = SamplesDisplay.from_monitor(monitor)
-    np.testing.assert_allclose(tile(display, 1, 3), by_epoch[3][3].reshape(8, 8))
-    assert [label.get_text() for label in display.ax_.get_yticklabels()] == ["epoch 1", "epoch 3"]
-
-
-def test_monitor_by_default_thins_out(digits):
-    monitor = SampleMonitor(1)
-    make(NormalVAETransformer, max_iter=51).set_callbacks(monitor).fit(digits)
-    assert list(monitor.get_samples()[0]) == [1, 2, 5, 10, 20, 50]
-
-
-def test_monitors_without_random_state_differ(digits):
-    first, second = SampleMonitor(2), SampleMonitor(2)
-    make(NormalVAETransformer).set_callbacks(first, second).fit(digits)
-    one, other = (monitor.get_samples()[0] for monitor in (first, second))
-    assert not np.array_equal(one[2], other[2])
-
-
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_monitor_of_a_search(digits, n_jobs):
-    monitor = SampleMonitor(2, random_state=0)
-    pipeline = Pipeline([("vae", make(NormalVAETransformer)), ("classifier", LogisticRegression(max_iter=1000))])
-    search = GridSearchCV(pipeline, {"vae__beta": [0.5, 1.0]}, cv=2, n_jobs=n_jobs, refit=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not support callbacks")
-        search.set_callbacks(monitor).fit(digits, Y)
-    fits = monitor.get_samples()
-    assert len(fits) == 4
-    train, _ = next(StratifiedKFold(2).split(digits, Y))
-    vae = make(NormalVAETransformer, beta=0.5, max_iter=2).fit(digits[train])
-    np.testing.assert_array_equal(fits[0][2], vae.sample(2, random_state=0))
-
-
-def test_monitor_does_not_void_a_cache(digits, tmp_path):
-    pipeline = Pipeline(
-        [("vae", make(NormalVAETransformer)), ("end", "passthrough")], memory=Memory(tmp_path, verbose=0)
-    )
-    monitor = SampleMonitor(2)
-    for _ in range(2):
-        pipeline.set_callbacks(monitor).fit(digits)
-    assert len(monitor.get_samples()) == 1
-
-
-def test_monitor_survives_pickling(digits):
-    monitor = SampleMonitor(2, random_state=0)
-    vae = make(NormalVAETransformer).set_callbacks(monitor).fit(digits)
-    copied = pickle.loads(pickle.dumps(vae))
-    np.testing.assert_array_equal(copied.transform(digits), vae.transform(digits))
-    pickled = pickle.loads(pickle.dumps(monitor))
-    np.testing.assert_array_equal(pickled.get_samples()[0][2], monitor.get_samples()[0][2])

@@ -36,7 +36,8 @@ ROOMS = {
     ),
     "datasets": (set(), {"numpy", "sklearn"}),
     "model_selection": ({"_validation"}, {"joblib", "numpy", "pandas", "sklearn"}),
-    "inspection": ({"_validation"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
+    "callbacks": ({"_validation"}, {"numpy", "sklearn"}),
+    "inspection": ({"_validation", "callbacks"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "metrics": ({"_validation"}, {"numpy", "scipy", "skimage", "sklearn"}),
     "__init__": ({"_transformers", "_version"}, set()),
 }
@@ -55,13 +56,18 @@ def imports(path):
                 yield node.module
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def room(path):
+    """Return the name of a module, or of the package in skvae that it is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_only_from_above(path):
-    own, third_party = ROOMS[path.stem]
+    own, third_party = ROOMS[room(path)]
     for name in imports(path):
         top, _, rest = name.partition(".")
         if top == "skvae":
-            assert rest.split(".")[0] in own, f"{path.name} must not import {name}"
+            assert rest.split(".")[0] in own | {room(path)}, f"{path.name} must not import {name}"
         elif top not in sys.stdlib_module_names:
             assert top in third_party, f"{path.name} must not import {name}"
         private = top == "sklearn" and any(part.startswith("_") for part in name.split("."))
@@ -72,7 +78,8 @@ def test_importing_skvae_is_free_of_optional_packages():
     code = """
 import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
-import skvae, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics, skvae.model_selection
+import skvae, skvae.callbacks, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics
+import skvae.model_selection
 optional = {"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"}
 optional |= {"dask", "distributed", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "skl2onnx"}
 print(*sorted(optional & (set(sys.modules) - before)))
@@ -82,7 +89,9 @@ print(*sorted(optional & (set(sys.modules) - before)))
 
 
 def test_public_names_exist():
-    for path in PACKAGE.glob("[!_]*.py"):
-        module = __import__(f"skvae.{path.stem}", fromlist=["__all__"])
+    for name in {room(path) for path in PACKAGE.rglob("*.py")}:
+        if name.startswith("_"):
+            continue
+        module = __import__(f"skvae.{name}", fromlist=["__all__"])
         assert all(hasattr(module, name) for name in module.__all__)
     assert all(hasattr(skvae, name) for name in skvae.__all__)

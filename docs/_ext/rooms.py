@@ -14,16 +14,16 @@ PACKAGE = Path(__file__).parents[2] / "skvae"
 
 
 def imports():
-    """Return, for each module of the package, the modules of the package that it imports."""
+    """Return, for each module and each package in skvae, the others that it imports."""
     found = {}
-    for path in sorted(PACKAGE.glob("*.py")):
-        names = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        names = found.setdefault(path.relative_to(PACKAGE).parts[0], set())
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "skvae":
                 parts = node.module.split(".")[1:]
                 names |= {parts[0]} if parts else {alias.name for alias in node.names}
-        found[path.stem] = {name for name in names if (PACKAGE / f"{name}.py").exists()}
-    return found
+    rooms = {part.removesuffix(".py"): part for part in found}
+    return {part: {rooms[name] for name in names & set(rooms)} - {part} for part, names in found.items()}
 
 
 def sort(graph):
@@ -42,9 +42,10 @@ def draw(path):
     graph = imports()
     height = {name: -row for row, name in enumerate(sort(graph))}
     figure, ax = plt.subplots(figsize=(6.5, 0.36 * len(graph)), layout="constrained")
-    for colour, (name, below) in enumerate((name, graph[name]) for name in height):
+    for color, (name, below) in enumerate((name, graph[name]) for name in height):
         bold = "normal" if name.startswith("_") else "bold"
-        ax.text(-0.1, height[name], f"{name}.py", ha="right", va="center", family="monospace", weight=bold)
+        label = name if name.endswith(".py") else f"{name}/"
+        ax.text(-0.1, height[name], label, ha="right", va="center", family="monospace", weight=bold)
         for other in below:
             start, end = (0, height[name]), (0, height[other])
             reach = 0.3 + 0.5 * (end[1] - start[1])
@@ -52,7 +53,7 @@ def draw(path):
                 [start, (reach, start[1]), (reach, end[1]), end],
                 [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4],
             )
-            ax.add_patch(PathPatch(curve, fill=False, edgecolor=f"C{colour % 10}", linewidth=1.2))
+            ax.add_patch(PathPatch(curve, fill=False, edgecolor=f"C{color % 10}", linewidth=1.2))
     ax.plot([0] * len(graph), list(height.values()), "o", color="black", markersize=4)
     ax.set(xlim=(-3.2, 0.4 * len(graph)), ylim=(-len(graph) + 0.3, 0.7))
     ax.axis("off")

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
-from skvae.inspection import SampleMonitor
+from skvae.callbacks import SampleMonitor
 from skvae.model_selection import regime_search
 from study import models
 
