@@ -149,7 +149,7 @@ def test_the_page_has_the_tables_of_its_results():
 
 @pytest.mark.slow
 def test_the_main_job_writes_table_and_figures(tmp_path):
-    script = ROOT / "examples" / "regime_comparison.py"
+    script = ROOT / "examples" / "study" / "regime_comparison.py"
     options = ["--epochs", "2", "--classifier-epochs", "2", "--output", str(tmp_path)]
     subprocess.run([sys.executable, str(script), *options], check=True)
     figures = ["elbo", "reconstructions", "samples", "samples_by_epoch", *(f"curves_{name}" for name in CLASSIFIERS)]

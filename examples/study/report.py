@@ -8,10 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import regime_choices
 import torch
 
-from study import figures, full, models, quality
+from study import figures, full, models, quality, regime_choices
 
 DOCS = Path(__file__).parents[2] / "docs"
 

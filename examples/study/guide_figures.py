@@ -1,6 +1,6 @@
 """Draw the figures of the user guide, and print the numbers behind them.
 
-    python examples/guide_figures.py
+    python examples/study/guide_figures.py
 
 They go to docs/images/guide/. Data are scikit-learn's digits, and the results in docs/results/fashion_mnist.json.
 """
@@ -22,7 +22,7 @@ from skvae import NormalVAETransformer
 from skvae.distributions import ContinuousBernoulli
 from skvae.metrics import reconstruction_mse
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def continuous_bernoulli():
