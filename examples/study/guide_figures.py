@@ -84,7 +84,7 @@ def latent_size():
     axes[0].plot(sizes, elbos, "o-")
     axes[0].set(xlabel="n_components", ylabel="test ELBO, nats")
     axes[1].plot(sizes, active, "o-")
-    axes[1].plot(sizes, sizes, ":", color="grey")
+    axes[1].plot(sizes, sizes, ":", color="gray")
     axes[1].set(xlabel="n_components", ylabel="active components")
     axes[2].plot(sizes, errors, "o-", label="normal VAE")
     axes[2].plot(sizes, by_pca, "o-", label="PCA")

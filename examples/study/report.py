@@ -109,7 +109,7 @@ def tables(results, choices):
     return {
         "accuracy": accuracies([row for row in refit if "," not in row["representation"]], study=True),
         "variants": accuracies([row for row in refit if "," in row["representation"]]),
-        "unlabelled": accuracies([row for row in table if row["protocol"] != "refit"]),
+        "unlabeled": accuracies([row for row in table if row["protocol"] != "refit"]),
         "identity": accuracies([row for row in table if row["classifier"].endswith(suffix)], suffix=suffix),
         "training": training(pieces),
         "quality": judged(results["quality"]),
