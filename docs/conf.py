@@ -56,10 +56,8 @@ if os.environ.get("SKVAE_DOCS_INTERSPHINX"):
 
 warnings.filterwarnings("error", category=DeprecationWarning, module="skvae")
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
+    "examples_dirs": "../examples/gallery",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"/plot_",
-    "ignore_pattern": r"^(?!plot_)",
     "within_subsection_order": "gallery_order.GalleryOrder",
     "doc_module": "skvae",
     "write_computation_times": False,  # its pages load scripts from elsewhere

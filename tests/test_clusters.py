@@ -22,8 +22,8 @@ from skvae.callbacks import SampleMonitor
 from skvae.classifiers import MultilayerCNNClassifier
 from skvae.model_selection import regime_search, regime_table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+EXAMPLES = Path(__file__).parents[1] / "examples" / "benchmarks"
+sys.path.append(str(EXAMPLES))
 
 from search_on_a_cluster import CLUSTERS, dask_cluster
 
@@ -167,7 +167,7 @@ def test_examples(command, expected, tmp_path):
     if script.startswith("search"):
         options += ["--output", str(tmp_path / "times.json")]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *options],
+        [sys.executable, str(EXAMPLES / script), *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

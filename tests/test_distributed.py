@@ -206,7 +206,7 @@ def test_a_process_draws_its_rows_of_what_all_draw():
 
 @pytest.mark.slow
 def test_the_example_runs_under_torchrun(tmp_path):
-    example = Path(__file__).parents[1] / "examples" / "several_processes.py"
+    example = Path(__file__).parents[1] / "examples" / "benchmarks" / "several_processes.py"
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(example)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(

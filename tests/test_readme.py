@@ -21,7 +21,7 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         path = (page.parent / target).resolve()
         if path.parent == DOCS / "auto_examples":  # made of the examples when the site is built
-            assert path.stem == "index" or (ROOT / "examples" / f"{path.stem}.py").exists(), target
+            assert path.stem == "index" or (ROOT / "examples" / "gallery" / f"{path.stem}.py").exists(), target
         elif target not in ("api", "generated/rooms.png"):
             assert "://" in target or path.exists(), f"{page.name} links to {target}"
 
@@ -32,11 +32,19 @@ def test_scripts_that_are_named_exist(page):
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
+def test_examples_lie_in_three_folders():
+    folders = {"gallery", "study", "benchmarks"}
+    left_by_runs = {"output", "__pycache__"}
+    assert {path.name for path in (ROOT / "examples").iterdir()} - left_by_runs == folders
+    loose = [path for path in (ROOT / "examples" / "gallery").glob("*.py") if not path.name.startswith("plot_")]
+    assert loose == []
+
+
 def test_two_commands_install_and_do_everything():
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("pip install ")]
     assert len(commands) == 2
-    assert commands[0].endswith("&& python examples/regime_comparison.py")
+    assert commands[0].endswith("&& python examples/study/regime_comparison.py")
     assert commands[1].endswith("&& pytest")
 
 

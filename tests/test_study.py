@@ -44,7 +44,7 @@ def test_the_plan_has_every_cell():
 
 def test_a_run_goes_on_where_it_stopped(options, fits, monkeypatch):
     pieces = [full.Piece("normal_vae", regime, 0) for regime in ("large", "small")]
-    pieces.append(full.Piece("normal_vae", "small", 0, "unlabelled-60000"))
+    pieces.append(full.Piece("normal_vae", "small", 0, "unlabeled-60000"))
     monkeypatch.setattr(full, "plan", lambda: pieces)
 
     def fail(*args):
@@ -60,11 +60,11 @@ def test_a_run_goes_on_where_it_stopped(options, fits, monkeypatch):
     assert fits == [1437, 360]
     full.run(options)
     assert fits == [1437, 360]
-    large, small, unlabelled = full.results(options)
+    large, small, unlabeled = full.results(options)
     assert set(large["accuracy"]) == set(large["curves"]) == set(CLASSIFIERS)
     assert len(large["history"]["elbo"]) == 1
     assert len(large["curves"]["simple_cnn"]["loss"]) == 2
-    assert small["accuracy"] != unlabelled["accuracy"]
+    assert small["accuracy"] != unlabeled["accuracy"]
     assert full.fit_representation(pieces[0], options)["samples"][1].shape == (10, 64)
 
 
@@ -87,7 +87,7 @@ def test_rows_of_the_table():
 
     rows = full.table(
         [
-            piece("pca", 0, 0.5, protocol="unlabelled-60000"),
+            piece("pca", 0, 0.5, protocol="unlabeled-60000"),
             piece("pca", 0, 0.6, activation="identity"),
             piece("normal_vae, conv 512", 0, 0.7),
             piece("pca", 0, 0.8),
@@ -99,7 +99,7 @@ def test_rows_of_the_table():
         ("pca", "logistic", "refit", 2, pytest.approx(0.05 * 2**0.5)),
         ("normal_vae, conv 512", "logistic", "refit", 1, None),
         ("pca", "logistic, activation=identity", "refit", 1, None),
-        ("pca", "logistic", "unlabelled-60000", 1, None),
+        ("pca", "logistic", "unlabeled-60000", 1, None),
     ]
     assert rows[0]["accuracy"] == pytest.approx(0.85)
 
@@ -149,7 +149,7 @@ def test_the_page_has_the_tables_of_its_results():
 
 @pytest.mark.slow
 def test_the_main_job_writes_table_and_figures(tmp_path):
-    script = ROOT / "examples" / "regime_comparison.py"
+    script = ROOT / "examples" / "study" / "regime_comparison.py"
     options = ["--epochs", "2", "--classifier-epochs", "2", "--output", str(tmp_path)]
     subprocess.run([sys.executable, str(script), *options], check=True)
     figures = ["elbo", "reconstructions", "samples", "samples_by_epoch", *(f"curves_{name}" for name in CLASSIFIERS)]

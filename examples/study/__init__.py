@@ -1,1 +1,1 @@
-"""The parts of the regime comparison: what is compared, the full run, its figures and its report."""
+"""The study on Fashion-MNIST: the main job, what it is made of, and the figures of the user guide."""

@@ -45,7 +45,7 @@ class Piece:
         What the classifiers are trained on, the 60,000 images or the 10,000; they are tested on the others.
     seed : int
         Seed of representation and classifiers.
-    protocol : {"refit", "unlabelled-60000"}
+    protocol : {"refit", "unlabeled-60000"}
         Whether the representation is fitted to the regime's training images, or without labels to the 60,000.
     activation : {"relu", "identity"}
         What follows the convolution of the classifiers.
@@ -73,8 +73,8 @@ def plan():
         for regime, n_seeds in zip(models.REGIMES, SEEDS[name], strict=True)
         if seed < n_seeds
     ]
-    unlabelled = [
-        Piece(piece.representation, "small", piece.seed, "unlabelled-60000")
+    unlabeled = [
+        Piece(piece.representation, "small", piece.seed, "unlabeled-60000")
         for piece in refit
         if piece.regime == "large" and piece.representation != "pixels"
     ]
@@ -83,7 +83,7 @@ def plan():
         for piece in refit
         if piece.seed == 0 and piece.representation in models.REPRESENTATIONS
     ]
-    return refit + unlabelled + identity
+    return refit + unlabeled + identity
 
 
 def split(cv, X, y, regime):
@@ -126,8 +126,8 @@ def measure(piece, options):
     """Return what a piece gives: accuracies, training curves and, of a VAE, its history and test ELBO."""
     X, y, cv = models.load("fashion-mnist")
     train, test = split(cv, X, y, piece.regime)
-    unlabelled = piece.protocol == "unlabelled-60000"
-    source = Piece(piece.representation, "large" if unlabelled else piece.regime, piece.seed)
+    unlabeled = piece.protocol == "unlabeled-60000"
+    source = Piece(piece.representation, "large" if unlabeled else piece.regime, piece.seed)
     kept = fit_representation(source, options)
     fitted = kept["fitted"]
     classifiers = models.classifiers(options.classifier_epochs, piece.seed, piece.activation)
@@ -145,7 +145,7 @@ def measure(piece, options):
         },
         "curves": {name: next(iter(models.curves(classifier).values())) for name, classifier in classifiers.items()},
     }
-    if hasattr(fitted, "history_") and not unlabelled:
+    if hasattr(fitted, "history_") and not unlabeled:
         measured["history"] = fitted.history_
         measured["test_elbo"] = fitted.score(X[test[:N_SCORED]])
         measured["active"] = int((fitted.transform(X[test]).var(axis=0) > 0.05).sum())

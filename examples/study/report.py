@@ -8,10 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import regime_choices
 import torch
 
-from study import figures, full, models, quality
+from study import figures, full, models, quality, regime_choices
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -110,7 +109,7 @@ def tables(results, choices):
     return {
         "accuracy": accuracies([row for row in refit if "," not in row["representation"]], study=True),
         "variants": accuracies([row for row in refit if "," in row["representation"]]),
-        "unlabelled": accuracies([row for row in table if row["protocol"] != "refit"]),
+        "unlabeled": accuracies([row for row in table if row["protocol"] != "refit"]),
         "identity": accuracies([row for row in table if row["classifier"].endswith(suffix)], suffix=suffix),
         "training": training(pieces),
         "quality": judged(results["quality"]),

@@ -1,6 +1,6 @@
 """Draw the figures of the user guide, and print the numbers behind them.
 
-    python examples/guide_figures.py
+    python examples/study/guide_figures.py
 
 They go to docs/images/guide/. Data are scikit-learn's digits, and the results in docs/results/fashion_mnist.json.
 """
@@ -22,7 +22,7 @@ from skvae import NormalVAETransformer
 from skvae.distributions import ContinuousBernoulli
 from skvae.metrics import reconstruction_mse
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def continuous_bernoulli():
@@ -84,7 +84,7 @@ def latent_size():
     axes[0].plot(sizes, elbos, "o-")
     axes[0].set(xlabel="n_components", ylabel="test ELBO, nats")
     axes[1].plot(sizes, active, "o-")
-    axes[1].plot(sizes, sizes, ":", color="grey")
+    axes[1].plot(sizes, sizes, ":", color="gray")
     axes[1].set(xlabel="n_components", ylabel="active components")
     axes[2].plot(sizes, errors, "o-", label="normal VAE")
     axes[2].plot(sizes, by_pca, "o-", label="PCA")

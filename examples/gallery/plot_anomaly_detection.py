@@ -40,7 +40,7 @@ for name, score in scores.items():
 # What it does not see
 # --------------------
 # A high density does not mean that an image looks like the training data. The density is highest near the mean of all
-# images, which has nothing unusual about it. Fade the other digits towards the mean of the eights, and at some point
+# images, which has nothing unusual about it. Fade the other digits toward the mean of the eights, and at some point
 # they get higher scores than real eights do, though nobody would call any of them an eight. See
 # :doc:`/guide/scores` for what to do about it.
 

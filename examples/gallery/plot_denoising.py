@@ -33,7 +33,7 @@ for name, rows in images.items():
     print(f"{name}: mean squared error {np.mean((rows - X_test) ** 2):.2f}")
 
 # %%
-# The noise has a variance of 16, on grey values of 0 to 16. Both models take away more than half of the error; the VAE
+# The noise has a variance of 16, on gray values of 0 to 16. Both models take away more than half of the error; the VAE
 # a little more than PCA.
 
 figure, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")

@@ -1,6 +1,6 @@
 """Transform a Parquet data set with Ray Data: each worker loads the model once, and gets one batch after another.
 
-python examples/ray_batches.py
+python examples/benchmarks/ray_batches.py
 """
 
 import os

@@ -4,7 +4,7 @@ The images are digits, enlarged to 24 x 24 pixels with noise, which another proc
 one limits its memory to less than the data set, fits a model by `partial_fit` on one part after the other, writes the
 latents as Parquet, also in parts, and finds that it cannot read all at once. Linux only: the limit is RLIMIT_DATA.
 
-    python examples/larger_than_memory.py
+    python examples/benchmarks/larger_than_memory.py
 """
 
 import argparse

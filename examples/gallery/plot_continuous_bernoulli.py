@@ -3,12 +3,12 @@
 Continuous Bernoulli, Bernoulli and normal likelihood
 =====================================================
 
-Grey values lie between black and white. Which distribution does a model take them to have?
+Gray values lie between black and white. Which distribution does a model take them to have?
 """
 
 # %%
-# The "binary cross-entropy" that many programs apply to grey values is the log likelihood of a Bernoulli distribution,
-# which gives 0 and 1 and nothing between. To be a density on [0, 1] it needs a normalising constant. With it, it is the
+# The "binary cross-entropy" that many programs apply to gray values is the log likelihood of a Bernoulli distribution,
+# which gives 0 and 1 and nothing between. To be a density on [0, 1] it needs a normalizing constant. With it, it is the
 # continuous Bernoulli distribution of the logit :math:`e`,
 # :math:`p(x \mid e) = \exp(e x - A(e))` with :math:`A(e) = \log((\exp(e) - 1) / e)`.
 
@@ -35,7 +35,7 @@ axes[1].legend()
 plt.show()
 
 # %%
-# The mean of a Bernoulli distribution is its parameter. That of the continuous Bernoulli is drawn towards the middle,
+# The mean of a Bernoulli distribution is its parameter. That of the continuous Bernoulli is drawn toward the middle,
 # and a model that shows its parameter for its reconstruction shows too much contrast. `inverse_transform` and `sample`
 # give the mean.
 #
@@ -49,7 +49,7 @@ from skvae._transformers import make_vae
 
 
 class BernoulliLikelihood:
-    """Bernoulli likelihood, of grey values that it was not made for."""
+    """Bernoulli likelihood, of gray values that it was not made for."""
 
     n_parameters = 1
 
@@ -92,6 +92,6 @@ for name, vae in vaes.items():
 for column, (name, rows) in zip(axes.T, draws.items(), strict=True):
     SamplesDisplay(rows[:36], 6).plot(ax=column[0], vmin=0, vmax=16).ax_.set_title(name)
     column[1].hist(np.ravel(rows), bins=np.arange(-8.5, 25.5), density=True)
-    column[1].set(xlabel="grey value", yscale="log", ylim=(1e-4, 1))
+    column[1].set(xlabel="gray value", yscale="log", ylim=(1e-4, 1))
 axes[1, 0].set_ylabel("share of pixels")
 plt.show()

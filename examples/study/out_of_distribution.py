@@ -4,11 +4,12 @@ The models are fitted to the 60,000 training images. A score is good for finding
 than for test images: the area under the ROC curve (AUC) is the probability of that for a random pair, so that 0.5 is
 chance, and below 0.5 anomalies look more usual than what the model was fitted to.
 
-    python examples/out_of_distribution.py        # some ten minutes; table and figure of docs/guide/scores.md
+    python examples/study/out_of_distribution.py        # some ten minutes; table and figure of docs/guide/scores.md
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -21,12 +22,15 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.metrics import roc_auc_score
-from study.report import markdown
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.datasets import fetch_fashion_mnist
 
-DOCS = Path(__file__).parents[1] / "docs"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package `study` lies
+
+from study.report import markdown
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 N_IMAGES = 1000
 

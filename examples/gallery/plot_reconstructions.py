@@ -8,7 +8,7 @@ How much of an image do a few numbers keep? A normal VAE and PCA, with two, five
 
 # %%
 # Of the training data, PCA gives the best linear reconstruction there is. A VAE is not linear, which helps most where
-# components are few. But it does not minimise the squared error alone, since it pays for the information in its
+# components are few. But it does not minimize the squared error alone, since it pays for the information in its
 # components (:doc:`/guide/models`).
 
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ figure, panels = plt.subplot_mosaic([[0, 1], [0, 2]], figsize=(9, 3.6), width_ra
 axes = [panels[number] for number in range(3)]
 for name, values in errors.items():
     axes[0].plot(sizes, values, marker="o", label=name)
-axes[0].axhline(np.mean((X_test - X_train.mean(axis=0)) ** 2), color="grey", linestyle=":", label="the mean image")
+axes[0].axhline(np.mean((X_test - X_train.mean(axis=0)) ** 2), color="gray", linestyle=":", label="the mean image")
 axes[0].set(xlabel="components", ylabel="mean squared error", xticks=sizes, ylim=(0, None))
 axes[0].legend()
 for ax, (name, fitted) in zip(axes[1:], models.items(), strict=True):

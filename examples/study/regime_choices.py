@@ -6,11 +6,12 @@ the latents are worth to classifiers; how far `data_range` of the continuous Ber
 to 255; and for the CNNs the activation of the convolution and the number of epochs. What is measured already is not
 measured again.
 
-    python examples/regime_choices.py --output docs/results/regime_choices.json
+    python examples/study/regime_choices.py --output docs/results/regime_choices.json
 """
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,9 +19,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from study import models
 
 from skvae.datasets import fetch_fashion_mnist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package `study` lies
+
+from study import models
 
 # As many steps in either regime: epochs of a dense VAE on 50,000 images and on 8,333.
 N_EPOCHS = {"large": 40, "small": 240}

@@ -3,7 +3,7 @@
 Each process has one thread. Data are 10,000 images of random bytes, of 28 x 28 pixels: speed does not depend on what
 they show. Bytes are counted at the loopback interface, so that nothing else should be busy with it.
 
-    python examples/scaling_fit.py
+    python examples/benchmarks/scaling_fit.py
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 MODELS = {
     "normal, 128": lambda: NormalVAETransformer(max_iter=1, random_state=0),

@@ -2,8 +2,8 @@
 
 The search is an ordinary one of scikit-learn; joblib's backend takes it to Dask or Ray. Everything has one thread.
 
-    python examples/search_on_a_cluster.py dask
-    python examples/search_on_a_cluster.py ray
+    python examples/benchmarks/search_on_a_cluster.py dask
+    python examples/benchmarks/search_on_a_cluster.py ray
 """
 
 import argparse
@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 
 from skvae import NormalVAETransformer
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @contextlib.contextmanager

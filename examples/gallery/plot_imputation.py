@@ -43,7 +43,7 @@ images = {
     "mean of the pixels": np.where(missing, X_train.mean(axis=0), occluded),
     "PCA": impute(PCA(10, random_state=0).fit(X_train), occluded),
     "normal VAE": impute(NormalVAETransformer(10, max_iter=300, random_state=0).fit(X_train), occluded),
-    "nearest neighbours": KNNImputer(n_neighbors=5).fit(X_train).transform(occluded),
+    "nearest neighbors": KNNImputer(n_neighbors=5).fit(X_train).transform(occluded),
 }
 for name, rows in list(images.items())[2:]:
     print(f"{name}: mean squared error of the missing pixels {np.mean((rows - X_test)[:, missing] ** 2):.1f}")
@@ -52,6 +52,6 @@ for name, rows in list(images.items())[2:]:
 
 figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
 strip = np.concatenate([rows[:12] for rows in images.values()])
-grey = np.nan_to_num(strip, nan=8)  # what is missing is shown in grey
-SamplesDisplay(grey, 12, row_labels=list(images)).plot(ax=ax, vmin=0, vmax=16)
+gray = np.nan_to_num(strip, nan=8)  # what is missing is shown in gray
+SamplesDisplay(gray, 12, row_labels=list(images)).plot(ax=ax, vmin=0, vmax=16)
 plt.show()

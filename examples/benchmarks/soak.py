@@ -3,7 +3,7 @@
 Each round fits both VAEs and both CNNs to the digits, also in parts and with a checkpoint, uses all their methods,
 pickles and loads them. The figure, with the numbers behind it, goes to docs/images/soak.png and docs/results/soak.json.
 
-    python examples/soak.py --minutes 10
+    python examples/benchmarks/soak.py --minutes 10
 """
 
 import argparse
@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def one_round(X, y, folder):

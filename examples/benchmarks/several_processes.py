@@ -1,6 +1,6 @@
 """Fit one model in several processes, each with its part of every minibatch; torchrun starts them.
 
-torchrun --nproc-per-node 2 examples/several_processes.py
+torchrun --nproc-per-node 2 examples/benchmarks/several_processes.py
 """
 
 import argparse

@@ -4,12 +4,13 @@ In the large regime everything is trained on the larger part of the data and tes
 the other way round; every representation is fitted to the training part of its regime alone. All of it is one grid
 search of scikit-learn. The script prints the table of test accuracies, and saves it and the figures.
 
-    python examples/regime_comparison.py                                    # digits, two minutes
-    python examples/regime_comparison.py --dataset fashion-mnist            # 70,000 images, some hours
-    python examples/regime_comparison.py --dataset fashion-mnist --full     # the whole study, many hours; resumable
+    python examples/study/regime_comparison.py                                  # digits, two minutes
+    python examples/study/regime_comparison.py --dataset fashion-mnist          # 70,000 images, some hours
+    python examples/study/regime_comparison.py --dataset fashion-mnist --full   # the whole study, many hours; resumable
 """
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,10 +19,13 @@ import matplotlib
 matplotlib.use("Agg")
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning
-from study import figures, full, models, report
 
 from skvae.callbacks import SampleMonitor
 from skvae.model_selection import regime_search, regime_table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package `study` lies
+
+from study import figures, full, models, report
 
 
 def compare(options):

@@ -6,7 +6,7 @@ per image (in units of the pixels, 0 to 255), reconstruction error in units of 0
 latent mean has a variance above 0.05, and the accuracy of logistic regression on the latents. Test images have no
 part in it. What is measured already is not measured again.
 
-    python examples/min_scale_sweep.py --epochs 50 --output docs/results/min_scale.json
+    python examples/study/min_scale_sweep.py --epochs 50 --output docs/results/min_scale.json
 """
 
 import argparse
