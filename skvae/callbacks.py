@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from numpy.random import RandomState
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import ScoringMonitor
 from sklearn.utils import check_random_state
 
-from skvae._validation import Integral, check_positive_integer, spawn_seeds
+from skvae._data.checks import check_positive_integer, spawn_seeds
 
 if TYPE_CHECKING:
     from sklearn.callback import CallbackContext

@@ -1,22 +1,39 @@
 """Convolutional classifiers that read a row of features as an image, trained by skorch."""
 
 import copy
+import functools
 import math
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import column_or_1d
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
 from skorch.helper import predefined_split
-from torch import nn
+from torch import Tensor, nn
 
-from skvae import _validation as validation
-from skvae._networks import Conv2d, Linear, Network
-from skvae._validation import Integral, Interval, Real, StrOptions
+from skvae._data.checks import (
+    LARGEST,
+    check_is_fitted,
+    check_labeled_rows,
+    check_rows,
+    image_dimensions,
+    resolve_device,
+    spawn_seeds,
+    with_defaults,
+)
+from skvae._data.rows import Rows, Units, check_float32
+from skvae._fit.context import fitting
+from skvae._fit.distributed import Group
+from skvae._model.networks import Conv2d, Linear, Network
+from skvae._sklearn import Interval, StrOptions
 
 __all__ = ["MultilayerCNNClassifier", "SimpleCNNClassifier"]
 
@@ -32,16 +49,16 @@ _RECORDS = {
     "validation_accuracy": "valid_acc",
 }
 
-# Where and how weights begin, whatever torch's defaults are.
-_PLACE = {"device": "cpu", "dtype": torch.float32}
+# Data are taken as they are.
+_UNITS = Units(0.0, 1.0)
 
-_ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "relu": nn.ReLU}
 
 # Rows that are classified at a time: few enough for the convolution's output to stay near the caches.
 _PREDICTION_BATCH = 256
 
 
-def _most_square(n_features):
+def _most_square(n_features: int) -> tuple[int, int, int]:
     """Return (height, width, 1) of the image of `n_features` pixels nearest to a square, no higher than wide."""
     height = max(n for n in range(1, math.isqrt(n_features) + 1) if n_features % n == 0)
     return height, n_features // height, 1
@@ -50,50 +67,62 @@ def _most_square(n_features):
 class _CNN(Network):
     """A 3 x 3 convolution that keeps the image's size and what follows it: `features`, then a linear `head`."""
 
-    def __init__(self, image_shape, n_classes, activation, seed):
+    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, activation: str, seed: int) -> None:
         super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation, seed=seed)
         height, width, n_channels = image_shape
-        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1, **_PLACE)
+        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1, dtype=torch.float32)
         self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
-        self.head = Linear(n_features, n_classes, **_PLACE)
-        self.initialize(torch.Generator("cpu").manual_seed(seed))
+        self.head = Linear(n_features, n_classes, dtype=torch.float32)
+        if not self.head.weight.is_meta:
+            self.initialize(torch.Generator("cpu").manual_seed(seed))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Return the logits, ``(batch, n_classes)``."""
         return self.head(self.embed(x))
 
-    def embed(self, x):
+    def embed(self, x: Tensor) -> Tensor:
         """Return what the last layer sees, ``(batch, n_features)``."""
         return self.features(x.unflatten(1, self.config["image_shape"]).permute(0, 3, 1, 2))
+
+    @staticmethod
+    def _make_features(
+        convolution: nn.Module, activation: nn.Module, height: int, width: int
+    ) -> tuple[nn.Sequential, int]:
+        """Return all layers ahead of the head, and the number of columns that come out of them."""
+        raise NotImplementedError
 
 
 class _SimpleCNN(_CNN):
     @staticmethod
-    def _make_features(convolution, activation, height, width):
+    def _make_features(
+        convolution: nn.Module, activation: nn.Module, height: int, width: int
+    ) -> tuple[nn.Sequential, int]:
         return nn.Sequential(convolution, activation, nn.Flatten()), _N_FILTERS * height * width
 
 
 class _MultilayerCNN(_CNN):
     @staticmethod
-    def _make_features(convolution, activation, height, width):
+    def _make_features(
+        convolution: nn.Module, activation: nn.Module, height: int, width: int
+    ) -> tuple[nn.Sequential, int]:
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
+        hidden = Linear(n_pooled, _N_HIDDEN, dtype=torch.float32)
         pooling = nn.MaxPool2d(2, ceil_mode=True)
-        layers = convolution, activation, pooling, nn.Flatten(), Linear(n_pooled, _N_HIDDEN, **_PLACE), nn.ReLU()
-        return nn.Sequential(*layers), _N_HIDDEN
+        return nn.Sequential(convolution, activation, pooling, nn.Flatten(), hidden, nn.ReLU()), _N_HIDDEN
 
 
-class _LabelledRows(torch.utils.data.Dataset):
+class _LabeledRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Rows of an array and the numbers of their classes."""
 
-    def __init__(self, rows, labels):
+    def __init__(self, rows: Rows, labels: NDArray[np.intp]) -> None:
         self.rows, self.labels = rows, torch.from_numpy(labels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
-        index = torch.from_numpy(index)
-        return self.rows[index], self.labels[index]
+    def __getitem__(self, index: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        where = torch.from_numpy(index)
+        return self.rows[where].x, self.labels[where]
 
 
 class _Minibatches:
@@ -109,10 +138,12 @@ class _Minibatches:
         Source of the order, a new one each time; None keeps the order of the data.
     """
 
-    def __init__(self, dataset, batch_size, random_state=None):
+    def __init__(
+        self, dataset: _LabeledRows, batch_size: int, random_state: np.random.RandomState | None = None
+    ) -> None:
         self.dataset, self.batch_size, self.random_state = dataset, batch_size, random_state
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n_rows = len(self.dataset)
         order = np.arange(n_rows) if self.random_state is None else self.random_state.permutation(n_rows)
         for start in range(0, n_rows, self.batch_size):
@@ -122,10 +153,12 @@ class _Minibatches:
 class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     """Base class of the classifiers; a subclass has a docstring and `_network`, the class of its network."""
 
-    _parameter_constraints: dict = {
+    _network: type[_CNN]
+
+    _parameter_constraints: dict[str, list[Any]] = {
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "image_shape": [tuple, list, np.ndarray, None],
-        "learning_rate_init": [Interval(Real, 0, validation.LARGEST / 100, closed="right")],
+        "learning_rate_init": [Interval(Real, 0, LARGEST / 100, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -136,15 +169,15 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        activation="relu",
-        image_shape=None,
-        learning_rate_init=1e-3,
-        batch_size=128,
-        max_iter=20,
-        random_state=None,
-        device="auto",
-        verbose=0,
-    ):
+        activation: str = "relu",
+        image_shape: Sequence[int] | None = None,
+        learning_rate_init: float = 1e-3,
+        batch_size: int = 128,
+        max_iter: int = 20,
+        random_state: int | np.random.RandomState | None = None,
+        device: str | int | torch.device = "auto",
+        verbose: int | bool = 0,
+    ) -> None:
         self.activation = activation
         self.image_shape = image_shape
         self.learning_rate_init = learning_rate_init
@@ -154,11 +187,9 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
-    @validation.all_or_nothing
-    @with_callbacks
-    @validation._fit_context(prefer_skip_nested_validation=True)
-    @torch.inference_mode(False)
-    def fit(self, X, y, *, X_val=None, y_val=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None
+    ) -> Self:
         """Fit the network to the rows of `X` and their labels.
 
         When it raises, also on Ctrl-C, the classifier is as it was before the call.
@@ -185,61 +216,49 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         ValueError
             When an argument or a parameter is not valid, or when training diverges.
         """
-        X, y, self.classes_, labels = validation.check_labelled_rows(self, X, y)
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val belong together; got only one of them.")
-        device = validation.resolve_device(self.device)
-        train = _LabelledRows(validation.Rows(X, 0.0, 1.0, device=device, read_often=True), labels)
-        valid = None
-        if X_val is not None:
-            X_val, labels_val = self._check_validation_data(X_val, y_val)
-            valid = _LabelledRows(validation.Rows(X_val, 0.0, 1.0, device=device, read_often=True), labels_val)
-        init_seed, shuffle_seed = validation.spawn_seeds(self.random_state, 2)
+        with fitting(self, Group()):
+            X, y, self.classes_, labels = check_labeled_rows(self, X, y)
+            check_float32(X, "X")
+            if (X_val is None) != (y_val is None):
+                raise ValueError("X_val and y_val belong together; got only one of them.")
+            device = resolve_device(self.device)
+            train = _LabeledRows(Rows(X, _UNITS, device, read_often=True), labels)
+            valid = None
+            if X_val is not None:
+                X_val, val_labels = self._check_validation_data(X_val, y_val)
+                valid = _LabeledRows(Rows(X_val, _UNITS, device, read_often=True), val_labels)
+            init_seed, shuffle_seed = spawn_seeds(self.random_state, 2)
 
-        context = self._init_callback_context(max_subtasks=self.max_iter)
-        hook_arguments = {"X": X, "y": y}
-        context.call_on_fit_task_begin(estimator=self, **hook_arguments)
-        config = {"n_classes": len(self.classes_), "activation": self.activation, "seed": init_seed}
-        config["image_shape"] = _most_square(X.shape[1])
-        if self.image_shape is not None:
-            config["image_shape"] = validation.image_dimensions(self.image_shape, X.shape[1])
-        net = self._make_net(
-            config,
-            lr=float(self.learning_rate_init),
-            batch_size=int(self.batch_size),
-            iterator_train__random_state=np.random.RandomState(shuffle_seed),
-            train_split=None if valid is None else predefined_split(valid),
-            device=device.type if device.index is None else str(device),
-            verbose=int(self.verbose),
-        )
-        net.notify("on_train_begin", X=train, y=None)
-        history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
-
-        def snapshot():
-            # A shallow copy of a net has weights of its own.
-            return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()})
-
-        for _ in range(self.max_iter):
-            task = context.subcontext(task_name="epoch")
-            task.call_on_fit_task_begin(estimator=self, **hook_arguments)
-            with torch.autocast(device.type, enabled=False):
-                net.fit_loop(train, epochs=1)
-            record = net.history[-1]
-            record["batches"].clear()
-            for name, values in history.items():
-                values.append(float(record[_RECORDS[name]]))
-            self._check_finite(net, record, train.rows[:4])
-            if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
-                break
-        net.notify("on_train_end", X=train, y=None)
-        vars(self).update(self._fitted(net, history))
-        context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
+            hook_arguments = {"X": X, "y": y}
+            context = self._init_callback_context(max_subtasks=self.max_iter)
+            context.call_on_fit_task_begin(estimator=self, **hook_arguments)
+            net = self._make_net(
+                self._configuration(X.shape[1], init_seed),
+                lr=float(self.learning_rate_init),
+                batch_size=int(self.batch_size),
+                iterator_train__random_state=np.random.RandomState(shuffle_seed),
+                train_split=None if valid is None else predefined_split(valid),
+                device=device.type if device.index is None else str(device),
+                verbose=int(self.verbose),
+            )
+            net.notify("on_train_begin", X=train, y=None)
+            history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
+            for _ in range(self.max_iter):
+                task = context.subcontext(task_name="epoch")
+                task.call_on_fit_task_begin(estimator=self, **hook_arguments)
+                self._train_epoch(net, train, history)
+                snapshot = functools.partial(self._snapshot, net, history)
+                if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
+                    break
+            net.notify("on_train_end", X=train, y=None)
+            vars(self).update(self._fitted(net, history))
+            context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
         return self
 
-    def _check_validation_data(self, X_val, y_val):
+    def _check_validation_data(self, X_val: Any, y_val: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Return the validation rows and the numbers of their classes."""
-        X_val = validation.check_rows(self, X_val, reset=False, name="X_val")
-        validation.check_float32(X_val, "X_val")
+        X_val = check_rows(self, X_val, reset=False, name="X_val")
+        check_float32(X_val, "X_val")
         try:
             y_val = column_or_1d(y_val)
         except (TypeError, ValueError) as error:  # it calls everything y
@@ -252,22 +271,47 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"y_val contains labels that y does not, such as {unknown[0]!r}. Leave their rows out.")
         return X_val, np.array([numbers[label] for label in y_val.tolist()])
 
-    def _make_net(self, config, **parameters):
-        """Return the initialised net around a fresh network."""
-        return NeuralNetClassifier(
-            self._network,
-            criterion=nn.CrossEntropyLoss,
-            optimizer=torch.optim.Adam,
-            iterator_train=_Minibatches,
-            iterator_valid=_Minibatches,
-            iterator_valid__batch_size=_PREDICTION_BATCH,
-            classes=np.arange(config["n_classes"]),
-            callbacks=[("train_acc", EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True))],
-            **{f"module__{name}": value for name, value in config.items()},
-            **parameters,
-        ).initialize()
+    def _configuration(self, n_features: int, seed: int) -> dict[str, Any]:
+        """Return the arguments of the network."""
+        shape = _most_square(n_features)
+        if self.image_shape is not None:
+            shape = image_dimensions(self.image_shape, n_features)
+        return {
+            "n_classes": len(self.classes_),
+            "activation": self.activation,
+            "seed": seed,
+            "image_shape": shape,
+        }
 
-    def __getstate__(self):
+    def _make_net(self, config: dict[str, Any], **parameters: Any) -> NeuralNetClassifier:
+        """Return the initialized net around a fresh network."""
+        with torch.device("cpu"):
+            return NeuralNetClassifier(
+                self._network,
+                criterion=nn.CrossEntropyLoss,
+                optimizer=torch.optim.Adam,
+                iterator_train=_Minibatches,
+                iterator_valid=_Minibatches,
+                iterator_valid__batch_size=_PREDICTION_BATCH,
+                classes=np.arange(config["n_classes"]),
+                callbacks=[
+                    ("train_acc", EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True))
+                ],
+                **{f"module__{name}": value for name, value in config.items()},
+                **parameters,
+            ).initialize()
+
+    def _train_epoch(self, net: NeuralNetClassifier, train: _LabeledRows, history: dict[str, list[float]]) -> None:
+        """Train for an epoch, and add its record to the history."""
+        with torch.autocast(train.rows.device.type, enabled=False):
+            net.fit_loop(train, epochs=1)
+        record = net.history[-1]
+        record["batches"].clear()
+        for name, values in history.items():
+            values.append(float(record[_RECORDS[name]]))
+        self._check_finite(net, record, train.rows[:4].x)
+
+    def __getstate__(self) -> dict[str, Any]:
         """Return the state with the network and two numbers for the net, which is made anew of them."""
         state = super().__getstate__()
         if "net_" in state:
@@ -275,7 +319,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             state = state | {"net_": {"network": net.module_, "lr": net.lr, "batch_size": net.batch_size}}
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         if "net_" in state:
             network, lr, batch_size = (state["net_"][name] for name in ("network", "lr", "batch_size"))
             if type(network) is not self._network:  # nothing of what a file holds is called before it is known
@@ -286,10 +330,10 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             net = self._make_net(network.config, train_split=None, verbose=0, lr=lr, batch_size=batch_size)
             net.module_.load_state_dict(network.state_dict())
             state = state | {"net_": net}
-        super().__setstate__(validation.with_defaults(self, state))
+        super().__setstate__(with_defaults(self, state))
 
     @staticmethod
-    def _check_finite(net, record, x):
+    def _check_finite(net: NeuralNetClassifier, record: dict[str, Any], x: Tensor) -> None:
         """Raise ValueError unless the losses of an epoch are finite, and what the network then makes of rows `x`."""
         weights = all(bool(parameter.isfinite().all()) for parameter in net.module_.parameters())
         with torch.inference_mode(), torch.autocast(x.device.type, enabled=False):
@@ -307,12 +351,16 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             )
 
     @staticmethod
-    def _fitted(net, history):
+    def _fitted(net: NeuralNetClassifier, history: dict[str, list[float]]) -> dict[str, Any]:
         """Return the fitted attributes; the net keeps nothing of the data."""
         net.set_params(train_split=None)
         return {"net_": net, "n_iter_": len(history["loss"]), "history_": history}
 
-    def predict_proba(self, X):
+    def _snapshot(self, net: NeuralNetClassifier, history: dict[str, list[float]]) -> dict[str, Any]:
+        """Return the fitted attributes as they would be if training stopped now; a copied net has its own weights."""
+        return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()})
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class.
 
         Parameters
@@ -327,7 +375,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         """
         return softmax(self._apply(X, lambda module, x: module(x)).astype(np.float64), axis=1)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each row.
 
         Parameters
@@ -343,7 +391,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         most_probable = self.predict_proba(X).argmax(axis=1)
         return self.classes_[most_probable]
 
-    def embed(self, X):
+    def embed(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return what the last layer sees: the features that the network has learned.
 
         Parameters
@@ -358,15 +406,17 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         """
         return self._apply(X, lambda module, x: module.embed(x))
 
-    def _apply(self, X, function):
+    def _apply(self, X: ArrayLike, function: Callable[[Any, Tensor], Tensor]) -> NDArray[np.float32]:
         """Return what `function` makes of the network and the rows, as an array."""
-        validation.check_is_fitted(self)
-        X = validation.check_rows(self, X, reset=False)
-        validation.check_float32(X, "X")
+        check_is_fitted(self)
+        X = check_rows(self, X, reset=False)
+        check_float32(X, "X")
         module = self.net_.module_
-        rows = validation.Rows(X, 0.0, 1.0, device=module.head.weight.device)
+        rows = Rows(X, _UNITS, module.head.weight.device)
         with torch.inference_mode(), torch.autocast(rows.device.type, enabled=False):
-            output = np.concatenate([function(module, x).cpu().numpy() for x in rows.chunks(_PREDICTION_BATCH)])
+            output = np.concatenate(
+                [function(module, batch.x).cpu().numpy() for batch in rows.blocks(_PREDICTION_BATCH)]
+            )
         is_finite = np.isfinite(output).all(axis=1)
         if not is_finite.all():
             raise ValueError(
@@ -380,7 +430,7 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     """A convolution and a softmax layer, as a classifier.
 
     The features are read as an image. A convolution of 32 filters of 3 x 3, zero-padded so that the image keeps its
-    size, is followed by one dense layer with a softmax. Adam minimises the cross-entropy.
+    size, is followed by one dense layer with a softmax. Adam minimizes the cross-entropy.
 
     Parameters
     ----------
@@ -441,7 +491,7 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
 
     The features are read as an image. A convolution of 32 filters of 3 x 3, zero-padded so that the image keeps its
     size, is followed by 2 x 2 max-pooling, a dense layer of 128 with ReLU and a dense layer with a softmax. At an odd
-    side the last pooling window is half as large, so that no pixel is lost. Adam minimises the cross-entropy.
+    side the last pooling window is half as large, so that no pixel is lost. Adam minimizes the cross-entropy.
 
     Parameters
     ----------

@@ -8,4 +8,12 @@ class PeerError(RuntimeError):
 
     The process that failed raises its own error; the message tells its rank and what it was. The estimator is as it was
     before the call.
+
+    Parameters
+    ----------
+    message : str
+        What has happened.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)

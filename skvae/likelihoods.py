@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from skvae import distributions
-from skvae._data.checks import bounds
 from skvae._data.rows import Units, check_float32, extent, mean_and_std
 from skvae._model import ops
 from skvae._model.stored import StoredModule
@@ -65,6 +64,9 @@ class Likelihood(nn.Module):
 
     n_parameters: int = 1
     capturable: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
         """Return the units in which the likelihood works.

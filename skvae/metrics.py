@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, resample
 
-from skvae._validation import bounds, image_dimensions, spawn_seeds
+from skvae._data.checks import bounds, image_dimensions, spawn_seeds
 
 __all__ = [
     "FrechetDistance",

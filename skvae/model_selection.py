@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -22,7 +23,7 @@ from sklearn.model_selection import BaseCrossValidator, GridSearchCV, train_test
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._validation import Integral, Real, spawn_seeds
+from skvae._data.checks import spawn_seeds
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -20,10 +20,10 @@ from torch import nn
 
 from skvae import distributions
 from skvae._base import BaseVAETransformer
-from skvae._networks import ConvEncoder, DenseNetwork, Template
-from skvae._vae import ContinuousBernoulliLikelihood, NormalLikelihood
-from skvae._validation import check_is_fitted, maps_in_float32
+from skvae._data.checks import check_is_fitted
+from skvae._model.networks import ConvEncoder, DenseNetwork, UserModule
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+from skvae.likelihoods import ContinuousBernoulliLikelihood, NormalLikelihood
 
 try:
     import onnx
@@ -330,14 +330,14 @@ def _convert_encoder(scope, operator, container):
     graph = _Graph(scope, container)
     _check_method(vae, "transform")
     # What float32 may not hold is mapped in float64, as in the estimator.
-    narrow = maps_in_float32(vae.shift_, vae.scale_)
-    narrow = narrow and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
+    units = vae.module_.units
+    narrow = units.fit_float32 and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
     dtype = np.float32 if narrow else np.float64
     x = _add_rows(graph, operator.inputs, dtype)
-    x = graph.add("Div", graph.add("Sub", x, dtype(vae.shift_)), dtype(vae.scale_))
+    x = graph.add("Div", graph.add("Sub", x, dtype(units.shift)), dtype(units.scale))
     if dtype == np.float64:
         x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
-    if vae._clip:
+    if units.clip:
         x = graph.add("Clip", x, np.float32(0), np.float32(1))
     mean = _add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
     graph.finish(mean, operator.outputs[0])
@@ -357,8 +357,8 @@ def _convert_decoder(scope, operator, container):
         x = _add_continuous_bernoulli_mean(graph, x)
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
-    x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(vae.scale_))
-    x = graph.add("Cast", graph.add("Add", x, np.float64(vae.shift_)), to=onnx.TensorProto.FLOAT)
+    x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(vae.module_.units.scale))
+    x = graph.add("Cast", graph.add("Add", x, np.float64(vae.module_.units.shift)), to=onnx.TensorProto.FLOAT)
     graph.finish(x, operator.outputs[0])
 
 
@@ -399,7 +399,7 @@ def _add_network(graph, role, network, x, n_inputs, n_wanted):
         for layer in hidden:
             x = graph.add(_ACTIVATIONS[network.config["activation"]], _add_layer(graph, layer, x))
         return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
-    y = graph.add_module(role, network.module if isinstance(network, Template) else network, x, n_inputs)
+    y = graph.add_module(role, network.module if isinstance(network, UserModule) else network, x, n_inputs)
     return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))
 
 

@@ -134,13 +134,13 @@ def other_beginnings(rank):
     """Try to fit what is fitted in one process alone, or by other methods, or with other names or files."""
     fitted = [normal().partial_fit(X) for _ in range(3)]
     for estimator in fitted[::2]:
-        del estimator._training_state
+        del estimator._run_state
     frame = pd.DataFrame(X).add_prefix("pixel_")
     path = Path(sys.argv[3]) / "checkpoint of one"
     return {
         "module_ before": refused(fitted[0].partial_fit if rank else normal().partial_fit, X),
         "the method": refused(normal().partial_fit if rank else normal().fit, X),
-        "the steps of the optimiser": refused(fitted[1 + rank].partial_fit, X),
+        "the steps of the optimizer": refused(fitted[1 + rank].partial_fit, X),
         "feature names": refused(normal().fit, frame if rank else X),
         "checkpoint": refused(normal(checkpoint=path if rank else None).fit, X),
     }
@@ -162,7 +162,7 @@ class ChoosesByProcess(torch.nn.Module):
 def other_parameters_in_each(rank):
     """Return the steps that each layer has taken, and whether its weights have moved."""
     vae = normal(encoder=ChoosesByProcess()).partial_fit(X)
-    steps = vae._training_state["adam"]
+    steps = vae._run_state["optimizer"]
     return [
         (int(steps[f"encoder.{name}"][0]), bool(weight.any()))
         for name, weight in vae.module_.encoder.named_parameters()

@@ -1,13 +1,19 @@
 """The page that adds a likelihood: its code runs, and what it makes is right."""
 
+import copy
+import pickle
 import re
 import sys
 import types
 from pathlib import Path
 
+import cloudpickle
 import pytest
 import torch
 from sklearn.utils.estimator_checks import check_estimator
+
+from skvae import NormalVAETransformer
+from skvae.likelihoods import Likelihood
 
 from conftest import bits
 
@@ -28,7 +34,7 @@ def test_density_integrates_to_one_and_draws_belong_to_it(page):
     likelihood = page["LaplaceLikelihood"](0.1)
     parameters = torch.tensor([0.7, -0.2])
     x = torch.linspace(-30, 30, 600001)
-    density = likelihood.log_prob(x[:, None], parameters).exp().double()
+    density = likelihood.log_prob(x[:, None], parameters)[:, 0].exp().double()
     assert float(torch.trapezoid(density, x.double())) == pytest.approx(1, abs=1e-3)
     draws = likelihood.sample(parameters.expand(40000, -1), torch.Generator().manual_seed(0))
     spread = float(torch.trapezoid(density * (x.double() - 0.7) ** 2, x.double())) ** 0.5
@@ -48,3 +54,46 @@ def test_the_estimator_learns(page, digits):
     with pytest.raises(ValueError, match="NaN"):
         estimator.fit(digits * float("nan"))
     assert bits(estimator, digits) == before
+
+
+def test_the_page_uses_public_names_alone():
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M))
+    names = re.findall(r"(?:from|import) (skvae[\w.]*)(?: import (.*))?", code)
+    assert names
+    assert not [name for pair in names for name in re.split(r"[.,\s]+", " ".join(pair)) if name.startswith("_")]
+    # What the classes reach for on objects of the library.
+    assert set(re.findall(r"self\.(_\w+)", code)) == {"_location_and_scale"}
+
+
+def test_parameters_of_its_own_are_trained_and_saved(digits):
+    fitted = make_learned_noise()(3, hidden_layer_sizes=16, max_iter=3, random_state=0).fit(digits)
+    (scale,) = fitted.module_.likelihood.parameters()
+    assert not torch.equal(scale, torch.zeros(64))
+    for copied in (copy.deepcopy(fitted), pickle.loads(cloudpickle.dumps(fitted))):
+        assert bits(copied, digits) == bits(fitted, digits)
+        again, expected = copied.partial_fit(digits), copy.deepcopy(fitted).partial_fit(digits)
+        assert bits(again, digits) == bits(expected, digits)
+
+
+def make_learned_noise():
+    """Return an estimator of a normal likelihood with a learned standard deviation for each feature."""
+
+    class LearnedNoise(Likelihood):
+        def __init__(self):
+            super().__init__()
+            self.log_scale = torch.nn.Parameter(torch.zeros(64))
+
+        def log_prob(self, x, parameters):
+            return torch.distributions.Normal(parameters, self.log_scale.exp()).log_prob(x)
+
+        def mean(self, parameters):
+            return parameters
+
+        def sample(self, parameters, generator):
+            return parameters + self.log_scale.exp() * torch.randn(parameters.shape, generator=generator)
+
+    class LearnedNoiseVAETransformer(NormalVAETransformer):
+        def make_likelihood(self):
+            return LearnedNoise()
+
+    return LearnedNoiseVAETransformer

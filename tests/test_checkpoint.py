@@ -15,7 +15,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae._checkpoint import Checkpoint
+from skvae._fit.checkpoint import Checkpoint
 from skvae.callbacks import SampleMonitor
 
 from conftest import Callback, bits, make
@@ -68,7 +68,7 @@ def test_a_finished_fit_is_read_and_not_repeated(estimator_class, digits, tmp_pa
         estimator = make(estimator_class, checkpoint=tmp_path / f"fit{len(configuration)}", **configuration)
         expected = outcome(estimator.fit(digits), digits)
         with monkeypatch.context() as patch:
-            patch.setattr("skvae._training.Trainer.run_epoch", lambda *args: pytest.fail("trained again"))
+            patch.setattr("skvae._fit.run.Run._train_epoch", lambda *args: pytest.fail("trained again"))
             assert outcome(clone(estimator).fit(digits), digits) == expected
 
 
@@ -104,14 +104,15 @@ class Checkpointed:
     def __init__(self, path):
         with np.load(path) as archive:
             identity = json.loads(archive["content"].tobytes())["identity"]
-        history = Checkpoint(path, identity).load()["history"]
+        history = Checkpoint(path, identity).load()["run"]["history"]
         self.history = {name: values.tolist() for name, values in history.items()}
 
 
 def test_each_epoch_is_written(estimator_class, digits, tmp_path):
     estimator = make(estimator_class, checkpoint=tmp_path / "fit", max_iter=5)
     interrupt(estimator, digits, 3)
-    assert len(Checkpointed(tmp_path / "fit").history["elbo"]) == 3
+    # The epoch in whose callbacks it was interrupted is not over.
+    assert len(Checkpointed(tmp_path / "fit").history["elbo"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["fit"]
 
 
@@ -169,7 +170,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(estimator_class, digits, tmp
 
 
 def test_nowhere_to_write_is_found_out_before_any_epoch(estimator_class, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("skvae._training.Trainer.run_epoch", lambda *args: pytest.fail("an epoch was spent"))
+    monkeypatch.setattr("skvae._fit.run.Run._train_epoch", lambda *args: pytest.fail("an epoch was spent"))
     with pytest.raises(OSError, match="cannot be written: No such file or directory"):
         make(estimator_class, checkpoint=tmp_path / "missing" / "fit").fit(digits)
     (tmp_path / "folder").mkdir()
@@ -302,7 +303,7 @@ def test_epochs_are_counted_on(estimator_class, digits, tmp_path, capsys):
     monitor = SampleMonitor(epochs=(2, 4, 6), random_state=0)
     estimator.set_params(verbose=1).set_callbacks(monitor).fit(digits)
     assert list(monitor.get_samples()[0]) == [4, 6]
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["4/6", "5/6", "6/6"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["3/6", "4/6", "5/6", "6/6"]
 
 
 def test_a_link_is_followed_and_a_relative_path_stays_where_it_is(estimator_class, digits, tmp_path, monkeypatch):
@@ -478,13 +479,13 @@ def test_another_version_or_another_content(estimator_class, digits, tmp_path, m
     path = tmp_path / "fit"
     interrupt(make(estimator_class, checkpoint=path), digits, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("skvae._base.__version__", "9.9")
+        patch.setattr("skvae._data.fingerprint.__version__", "9.9")
         with pytest.raises(ValueError, match="another training: skvae was .* and is 9.9"):
             make(estimator_class, checkpoint=path).fit(digits)
     with np.load(path) as archive:
         identity = json.loads(archive["content"].tobytes())["identity"]
     state = Checkpoint(path, identity).load()
-    state["weights"].popitem()
+    state["run"]["weights"].popitem()
     Checkpoint(path, identity).save(state)
     with pytest.raises(ValueError, match="cannot be read as a checkpoint: .*delete the file"):
         make(estimator_class, checkpoint=path).fit(digits)

@@ -26,7 +26,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._transformers import make_vae
+from skvae.likelihoods import Likelihood
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.distributions import ContinuousBernoulli
 from skvae.onnx import _add_prefix, decoder_to_onnx, to_onnx
@@ -260,14 +260,14 @@ class Reshaping(nn.Module):
         return self.out(h)
 
 
-class LaplaceLikelihood:
+class LaplaceLikelihood(Likelihood):
     """A location and the logarithm of a scale for each feature."""
 
     n_parameters = 2
 
     def log_prob(self, x, parameters):
         location, log_scale = parameters.chunk(2, dim=-1)
-        return -((x - location).abs() * (-log_scale).exp() + log_scale).sum(-1)
+        return -((x - location).abs() * (-log_scale).exp() + log_scale)
 
     def mean(self, parameters):
         return parameters.chunk(2, dim=-1)[0]
@@ -277,11 +277,8 @@ class LaplaceLikelihood:
 
 
 class LaplaceVAETransformer(NormalVAETransformer):
-    def _make_vae(self, n_features, generator):
-        likelihood = LaplaceLikelihood()
-        return make_vae(
-            self, n_features, generator, likelihood=likelihood, posterior_scale="log_variance", activation="sigmoid"
-        )
+    def make_likelihood(self):
+        return LaplaceLikelihood()
 
 
 def test_modules_and_likelihoods_of_ones_own(digits):

@@ -107,7 +107,7 @@ def test_no_training_data_and_little_else_than_weights(name, form, models):
     save, _ = FORMATS[form]
     blob = save(models[name])
     n_bytes = sum(p.numel() * 4 for module in networks(models[name]) for p in module.parameters())
-    # The optimiser's two moments are kept after partial_fit alone.
+    # The optimizer's two moments are kept after partial_fit alone.
     # A skops file describes each of its entries in words.
     assert len(blob) <= 1.1 * n_bytes * (3 if "in parts" in name else 1) + (100_000 if form == "skops" else 50_000)
     if form == "skops":
@@ -137,28 +137,28 @@ def test_skops_files_cannot_reach_through_this_library(models, tmp_path):
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(models["simple CNN"]))) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(files["schema.json"])
-    function = node("Function", "os", "skvae._checkpoint")
-    method = node("Method", "os", "skvae._checkpoint", content={"func": "system", "obj": function})
+    function = node("Function", "os", "skvae._fit.checkpoint")
+    method = node("Method", "os", "skvae._fit.checkpoint", content={"func": "system", "obj": function})
     plain = {
         name: node("Json", "str", "builtins", content=json.dumps(value), is_json=True)
         for name, value in {"args": f"touch {tmp_path / 'harm'}", "kwds": {}, "namespace": None}.items()
     }
     arguments = plain | {"args": node("Tuple", "tuple", "builtins", content=[plain["args"]])}
-    disguised = node("Partial", "VAE", "skvae._vae", content={"func": method, **arguments})
+    disguised = node("Partial", "VAE", "skvae._model.vae", content={"func": method, **arguments})
     state = schema["content"]["content"]
     network = state["net_"]["content"]["network"]
-    network.update(__class__="NormalLikelihood", __module__="skvae._vae")
+    network.update(__class__="NormalLikelihood", __module__="skvae.likelihoods")
     network["content"]["content"]["state_dict"] = disguised
     evil = io.BytesIO()
     with zipfile.ZipFile(evil, "w") as archive:
         for name, content in (files | {"schema.json": json.dumps(schema)}).items():
             archive.writestr(name, content)
     asked_for = skops.io.get_untrusted_types(data=evil.getvalue())
-    assert "skvae._checkpoint.os.system" in asked_for
+    assert "skvae._fit.checkpoint.os.system" in asked_for
     with pytest.raises(skops.io.exceptions.UntrustedTypesFoundException):
         from_skops(evil.getvalue())
-    # Whoever trusts a prefix gets no further than the network, which is of a wrong type.
-    with pytest.raises(ValueError, match="holds a NormalLikelihood where its network should be"):
+    # Whoever trusts a prefix gets no further than the network, which is none of ours.
+    with pytest.raises(ValueError, match="A NormalLikelihood that skvae .* has saved cannot be loaded"):
         skops.io.loads(evil.getvalue(), trusted=asked_for)
     assert not (tmp_path / "harm").exists()
 
@@ -168,7 +168,7 @@ def test_a_loaded_model_goes_on(estimator_class, form):
     save, load = FORMATS[form]
     fitted = estimator_class(**VAE, data_range=(0, 2)) if "Bern" in estimator_class.__name__ else estimator_class(**VAE)
     in_parts, fitted = copy.deepcopy(fitted).partial_fit(X), fitted.fit(X)
-    # partial_fit goes on with the optimiser, warm starts with the weights.
+    # partial_fit goes on with the optimizer, warm starts with the weights.
     assert bits(load(save(in_parts)).partial_fit(X), X) == bits(copy.deepcopy(in_parts).partial_fit(X), X)
     warm = {"warm_start": True, "max_iter": 2, "learning_rate_init": 1e-4}
     loaded = load(save(fitted)).set_params(**warm)

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._validation import Rows
+from skvae._data.rows import Rows, Units
 
 from conftest import bits, make
 
@@ -113,7 +113,7 @@ def test_integers_are_converted_a_minibatch_at_a_time(estimator_class):
 def test_a_minibatch_does_not_copy_the_rest(layout):
     X = np.zeros((20000, 100), np.uint8)
     X = np.asfortranarray(X) if layout == "fortran" else X[:, :50]
-    rows = Rows(X, 0.0, 255.0)
+    rows = Rows(X, Units(0.0, 255.0), torch.device("cpu"))
     index = torch.arange(0, 20000, 100)
     tracemalloc.start()
     try:
@@ -373,7 +373,7 @@ class TestGoingOn:
         assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
 
     def test_partial_fit_in_a_row_is_fit(self, estimator_class, digits):
-        """The optimiser and the generators go on from call to call."""
+        """The optimizer and the generators go on from call to call."""
         stream = make(estimator_class)
         for _ in range(4):
             stream.partial_fit(digits)
@@ -384,7 +384,7 @@ class TestGoingOn:
         copied = pickle.loads(pickle.dumps(stream))
         assert bits(copied.partial_fit(digits), digits) == bits(stream.partial_fit(digits), digits)
 
-    def test_fit_forgets_the_optimiser(self, estimator_class, digits):
+    def test_fit_forgets_the_optimizer(self, estimator_class, digits):
         estimator = make(estimator_class).partial_fit(digits)
         size = len(pickle.dumps(estimator))
         assert len(pickle.dumps(estimator.fit(digits))) < size / 2
@@ -595,9 +595,9 @@ def test_scores_of_a_warm_start_are_those_of_the_last_fit(estimator_class, digit
     assert estimator.best_validation_score_ == max(estimator.validation_scores_)
 
 
-def test_optimiser_state_from_another_kind_of_device(estimator_class, digits):
+def test_optimizer_state_from_another_kind_of_device(estimator_class, digits):
     stream = make(estimator_class).partial_fit(digits)
-    stream._training_state.update(noise=np.zeros(16, np.uint8), noise_device="cuda")
+    stream._run_state["noise"] = {"generator": np.zeros(16, np.uint8), "device": "cuda"}
     assert stream.partial_fit(digits).n_iter_ == 2
 
 

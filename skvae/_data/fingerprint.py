@@ -67,9 +67,7 @@ class Identity:
         Whether it starts from the fitted model.
     """
 
-    def __init__(
-        self, estimator: Any, method: str, X: Any, X_val: Any, device: torch.device, *, goes_on: bool
-    ) -> None:
+    def __init__(self, estimator: Any, method: str, X: Any, X_val: Any, device: torch.device, *, goes_on: bool) -> None:
         self._estimator, self._method, self._data, self._device = estimator, method, {"X": X, "X_val": X_val}, device
         self._goes_on = goes_on
 

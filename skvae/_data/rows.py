@@ -58,14 +58,21 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The units in which a likelihood works: ``u = (x - shift) / scale``.
+    """The units in which a likelihood works: ``u = (x - shift) / scale`` for a value x of the data.
 
-    Attributes
+    Parameters
     ----------
-    shift, scale : float
-        The map. `scale` is positive.
+    shift : float
+        What is subtracted.
+    scale : float
+        What is divided by; positive.
     clip : bool, default=False
         Whether u is clipped to [0, 1] on its way to the networks.
+
+    Raises
+    ------
+    ValueError
+        When `shift` or `scale` is not finite, or `scale` is not positive.
     """
 
     shift: float
@@ -82,18 +89,53 @@ class Units:
         return max(abs(self.shift), self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
 
     def apply(self, block: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return u for a block of x, computed in `dtype`; the block is not written to."""
+        """Return the values in these units.
+
+        Parameters
+        ----------
+        block : Tensor
+            Values of the data, of any real dtype. It is not written to.
+        dtype : torch.dtype
+            The dtype to compute in.
+
+        Returns
+        -------
+        Tensor of the shape of `block`
+            In `dtype`.
+        """
         converted = block.to(dtype)
         converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
         converted = converted.div_(self.scale)
         return converted.clamp_(0, 1) if self.clip else converted
 
     def invert(self, u: NDArray[Any]) -> NDArray[Any]:
-        """Return x for an array of u, in float64."""
+        """Return the values of the data.
+
+        Parameters
+        ----------
+        u : ndarray
+            Values in these units.
+
+        Returns
+        -------
+        ndarray of the shape of `u`, float64
+            ``shift + scale * u``.
+        """
         return u * np.float64(self.scale) + self.shift
 
     def log_volume(self, n_features: int) -> float:
-        """Return what the log density of a row of u is above that of x, in nats."""
+        """Return what the log density of a row in these units is above that in the units of the data.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the row.
+
+        Returns
+        -------
+        float
+            ``n_features * log(scale)``, in nats.
+        """
         return n_features * math.log(self.scale)
 
 

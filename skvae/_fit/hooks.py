@@ -175,14 +175,12 @@ class Callbacks(Hook):
         )
 
     def _snapshot(self, run: Run) -> dict[str, Any]:
-        """Return the fitted attributes as they would be if training stopped now, not to change with further training."""
+        """Return the fitted attributes as they would be if training stopped now, with a model of their own."""
         return run.results() | {"module_": copy.deepcopy(run.model)}
 
     def end_fit(self) -> None:
         """End the task of the whole fit; the estimator has its fitted attributes."""
-        self._context.call_on_fit_task_end(
-            estimator=self._estimator, **self._arguments, reconstruction_attributes={}
-        )
+        self._context.call_on_fit_task_end(estimator=self._estimator, **self._arguments, reconstruction_attributes={})
 
 
 class Saving(Hook):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skvae._data.checks import spawn_seeds
 from skvae._data.rows import Batch, Rows
@@ -237,7 +236,10 @@ class Run:
             values.append(record.get(name, math.nan))
 
     def _check_last_step(self, rows: Rows) -> None:
-        """Raise ValueError unless the model is finite. Recorded losses precede each step; this is after the last one."""
+        """Raise ValueError unless the model is finite.
+
+        Recorded losses precede each update; this checks the model after the last one.
+        """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise divergence_error(self.epoch, "its last step left weights that are not finite")
         batch = rows.subset(np.arange(min(_N_TRIED, len(rows))))[:]
@@ -268,7 +270,7 @@ class Run:
             "weights": weights_to_numpy(self.model.state_dict()),
             "history": {name: np.array(values) for name, values in self.history.items()},
             "stopped": self.stopped,
-            "hooks": {type(hook).__name__: hook.state() for hook in self.hooks},
+            "hooks": {type(hook).__name__: hook.state() for hook in self.hooks if hook.state()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -277,7 +279,8 @@ class Run:
         self.history = {name: values.tolist() for name, values in state["history"].items()}
         self.stopped = bool(state["stopped"])
         for hook in self.hooks:
-            hook.load_state(state["hooks"][type(hook).__name__])
+            if hook.state():  # others may come and go between two calls
+                hook.load_state(state["hooks"][type(hook).__name__])
         self.load_streams(state)
 
     def streams(self) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["adam_", "convolve_and_pool", "draw", "dropout_mask", "gradients", "normal_log_prob", "std_and_log", "window_index"]
+__all__ = [
+    "adam_",
+    "convolve_and_pool",
+    "draw",
+    "dropout_mask",
+    "gradients",
+    "normal_log_prob",
+    "std_and_log",
+    "window_index",
+]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -305,7 +314,10 @@ def _route(gradient: Tensor, difference: Tensor, first: Tensor, second: Tensor) 
 
 
 def window_index(image_shape: tuple[int, int, int]) -> Tensor:
-    """Return where each entry of each 4 x 4 patch is in a row to which a zero, for what lies off the image, is added."""
+    """Return where each entry of each 4 x 4 patch is in a row of the image.
+
+    The row has a zero appended to it, for what lies off the image.
+    """
     height, width, channels = image_shape
     n_features = height * width * channels
     padded = torch.full((height + 2, width + 2, channels), n_features, device="cpu")

@@ -1,4 +1,4 @@
-"""The variational autoencoder: encoder, decoder and likelihood make a posterior, the terms of its ELBO and a generator."""
+"""The variational autoencoder: its posterior, the terms of its ELBO, its importance weights and its generator."""
 
 import copy
 import dataclasses

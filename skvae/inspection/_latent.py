@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skvae._validation import Integral, check_positive_integer
+from skvae._data.checks import check_positive_integer
 from skvae.inspection._montage import draw_montage, make_axes, shape_of_images
 
 if TYPE_CHECKING:

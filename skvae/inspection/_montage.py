@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from skvae._validation import check_positive_integer, image_dimensions
+from skvae._data.checks import check_positive_integer, image_dimensions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

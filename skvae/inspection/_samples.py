@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
 
-from skvae._validation import check_positive_integer
+from skvae._data.checks import check_positive_integer
 from skvae.inspection._montage import draw_montage, shape_of_images
 
 if TYPE_CHECKING:
