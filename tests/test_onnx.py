@@ -26,9 +26,9 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae.likelihoods import Likelihood
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.distributions import ContinuousBernoulli
+from skvae.likelihoods import Likelihood
 from skvae.onnx import _add_prefix, decoder_to_onnx, to_onnx
 
 from conftest import make
