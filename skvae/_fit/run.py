@@ -177,7 +177,7 @@ class Run:
         while self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
                 hook.begin_epoch(self)
-            self._train_epoch(rows)
+            self.train_epoch(rows)
             for hook in self.hooks:
                 self.stopped = self.group.any(bool(hook.end_epoch(self))) or self.stopped
         for hook in self.hooks:
@@ -187,7 +187,7 @@ class Run:
             weights = self.group.broadcast(weights_to_numpy(self.model.state_dict()))
             self.model.load_state_dict(weights_from_numpy(weights))
 
-    def _train_epoch(self, rows: Rows) -> None:
+    def train_epoch(self, rows: Rows) -> None:
         """Train on every row once, and record the epoch."""
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.model.train()
