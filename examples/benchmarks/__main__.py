@@ -2,6 +2,7 @@
 
     python examples/benchmarks                        # everything, about twenty minutes on two cores
     python examples/benchmarks --sections training    # a part; the others keep their last figures
+    python examples/benchmarks --sections gpu         # some minutes on a machine with a CUDA device
 
 Contestants run in turn in one process; every figure is a median with its quartiles, and ratios are taken within a
 round. The results go to docs/results/benchmarks.json and benchmarks.md, and a plot to docs/images/benchmarks.png.
@@ -9,6 +10,7 @@ What it compares with, ``pip install -e ".[benchmarks]"`` installs.
 """
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -16,17 +18,9 @@ import sys
 import warnings
 from pathlib import Path
 
-import deployment
-import fitting
-import inference
-import loading
 import matplotlib
-import memory
-import parts
 import report
-import search
 import torch
-import training
 from harness import machine
 from sklearn.exceptions import ConvergenceWarning
 
@@ -34,21 +28,25 @@ matplotlib.use("Agg")
 
 DOCS = Path(__file__).parents[2] / "docs"
 
+# Each section is a module; what its function `measure` is called with, given the seconds for each comparison.
+SECTIONS = {
+    "training": lambda seconds: {"seconds": seconds, "with_compiler": shutil.which("g++") is not None},
+    "parts": lambda seconds: {"seconds": seconds},
+    "fitting": lambda seconds: {"seconds": seconds},
+    "inference": lambda seconds: {"seconds": seconds},
+    "memory": lambda seconds: {},
+    "loading": lambda seconds: {},
+    "deployment": lambda seconds: {"seconds": seconds},
+    "search": lambda seconds: {},
+    "gpu": lambda seconds: {},
+}
+
 
 def main():
     """Run the sections that are asked for and write the report."""
-    sections = {
-        "training": lambda seconds: training.measure(seconds, with_compiler=shutil.which("g++") is not None),
-        "parts": parts.measure,
-        "fitting": fitting.measure,
-        "inference": inference.measure,
-        "memory": lambda seconds: memory.measure(),
-        "loading": lambda seconds: loading.measure(),
-        "deployment": deployment.measure,
-        "search": lambda seconds: search.measure(),
-    }
+    default = [name for name in SECTIONS if name != "gpu" or torch.cuda.is_available()]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sections", nargs="+", choices=sections, default=list(sections))
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=default)
     parser.add_argument("--seconds", type=float, default=40, help="time for each comparison (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: one for each core")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder that gets results/ and images/")
@@ -63,7 +61,9 @@ def main():
     for name in arguments.sections:
         sys.stdout.write(f"{name} ...\n")
         sys.stdout.flush()
-        results[name] = {"machine": machine(), "figures": sections[name](arguments.seconds)}
+        # What a section compares with is imported with it.
+        figures = importlib.import_module(name).measure(**SECTIONS[name](arguments.seconds))
+        results[name] = {"machine": machine(), "figures": figures}
         path.write_text(json.dumps(results, indent=1) + "\n")
     report.write(results, arguments.output)
 

@@ -59,14 +59,14 @@ def dense(n_inputs, width):
 
 def index_tensor_loop(model, X, batch_size, *, compiled=False, bfloat16=False):
     """Return a function that trains for one epoch over rows picked by a shuffled index, with fused Adam."""
-    module = PlainVAE(model)
+    module = PlainVAE(model).to(X.device)
     run = torch.compile(module, dynamic=False) if compiled else module
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
 
     def epoch():
         for index in torch.randperm(len(X)).split(batch_size):
             optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            with torch.autocast(X.device.type, dtype=torch.bfloat16, enabled=bfloat16):
                 loss = run(X[index])
             loss.backward()
             nn.utils.clip_grad_value_(module.parameters(), 2.0)
@@ -109,6 +109,7 @@ def skorch_epoch(model, X, batch_size):
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
+        device=X.device.type,
     ).initialize()
     return lambda: net.partial_fit(X, None)
 

@@ -170,6 +170,40 @@ def parts(figures):
     return text
 
 
+def gpu(figures):
+    """Return the tables of a CUDA device."""
+    names = list(dict.fromkeys(row["contestant"] for row in figures["epochs"]))
+    epochs = []
+    for network, batch_size in dict.fromkeys((row["network"], row["batch_size"]) for row in figures["epochs"]):
+        rates = {
+            row["contestant"]: f"{row['images_per_second']['median']:,.0f}"
+            for row in figures["epochs"]
+            if (row["network"], row["batch_size"]) == (network, batch_size)
+        }
+        epochs.append([network, batch_size, *(rates.get(name, "") for name in names)])
+    fits = [
+        [
+            row["network"],
+            row["batch_size"],
+            f"{row['seconds']:.1f}",
+            f"{row['first_epoch']:.2f}",
+            f"{row['megabytes']:.0f}",
+        ]
+        for row in figures["fits"]
+    ]
+    inference = [
+        [row["network"], f"`{row['what']}`", f"{row['rows_per_second']['median']:,.0f}"] for row in figures["inference"]
+    ]
+    return (
+        "Images per second in training:\n\n"
+        + table(["VAE", "batch", *names], epochs)
+        + "\nWhole fits of 60,000 images:\n\n"
+        + table(["VAE", "batch", "200 epochs, s", "the first epoch, s", "peak memory of the device, MB"], fits)
+        + "\n"
+        + table(["VAE", "method", "rows per second"], inference)
+    )
+
+
 SECTIONS = {
     "training": ("Training", training),
     "parts": ("Parts of a training step", parts),
@@ -178,6 +212,7 @@ SECTIONS = {
     "memory": ("Memory", memory),
     "loading": ("Starting up", loading),
     "deployment": ("A Pipeline of a VAE and logistic regression, as a joblib file and as an ONNX graph", deployment),
+    "gpu": ("On a GPU", gpu),
     "search": ("A grid search over four classifiers and two splits", search),
 }
 

@@ -19,14 +19,15 @@ LAYERS = {
 }
 
 
-def skvae_epoch(model, X, batch_size):
-    """Return a function that trains for one epoch as `fit` does."""
-    estimator = MODELS[model]()
+def make_run(model, X, batch_size, device, **parameters):
+    """Return a training as `fit` begins it, and its rows."""
+    estimator = MODELS[model](**parameters)
     likelihood = estimator.make_likelihood()
     units = likelihood.learn_units(X)
-    rows = Rows(X, units, torch.device("cpu"), read_often=True)
+    rows = Rows(X, units, device, read_often=True)
+    vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
     run = Run(
-        build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None),
+        vae,
         Seeds(0, 0, 0, 0),
         Group(),
         learning_rate=estimator.learning_rate_init,
@@ -36,6 +37,12 @@ def skvae_epoch(model, X, batch_size):
         history={},
         hooks=[],
     )
+    return run, rows
+
+
+def skvae_epoch(model, X, batch_size):
+    """Return a function that trains for one epoch as `fit` does."""
+    run, rows = make_run(model, X, batch_size, torch.device("cpu"))
     return lambda: run.train_epoch(rows)
 
 
