@@ -36,7 +36,7 @@ _REGIMES = ("large", "small")
 _RESERVED = ("steps", "memory", "verbose", "transform_input")
 
 
-class RegimeSplit(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn has no type annotations
+class RegimeSplit(BaseCrossValidator):
     """Cross-validation in two regimes, of one large and one small part of the data.
 
     The first split trains on the large part and tests on the small part. The second split does the opposite.
