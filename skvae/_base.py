@@ -241,7 +241,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        vae, rows = self._fitted_rows(X)
+        vae, rows = self._model_and_rows(X)
         mean, _ = _encode(vae, rows)
         self._check_finite(mean, "The posterior mean", vae.units)
         return mean
@@ -264,7 +264,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        vae, rows = self._fitted_rows(X)
+        vae, rows = self._model_and_rows(X)
         mean, std = _encode(vae, rows)
         self._check_finite(mean, "The posterior mean", vae.units)
         self._check_finite(std, "The posterior standard deviation", vae.units)
@@ -361,7 +361,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ----------
         .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
         """
-        vae, rows = self._fitted_rows(X)
+        vae, rows = self._model_and_rows(X)
         if n_importance_samples is None:
             n_importance_samples = 1
         check_positive_integer(n_importance_samples, "n_importance_samples")
@@ -386,7 +386,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         return float(self.score_samples(X).mean(dtype=np.float64))
 
-    def _fitted_rows(self, X: ArrayLike) -> tuple[VAE, Rows]:
+    def _model_and_rows(self, X: ArrayLike) -> tuple[VAE, Rows]:
         """Return the fitted model, and `X`, checked against it, as rows to feed to it."""
         check_is_fitted(self)
         vae = self.module_

@@ -68,7 +68,7 @@ def test_a_finished_fit_is_read_and_not_repeated(estimator_class, digits, tmp_pa
         estimator = make(estimator_class, checkpoint=tmp_path / f"fit{len(configuration)}", **configuration)
         expected = outcome(estimator.fit(digits), digits)
         with monkeypatch.context() as patch:
-            patch.setattr("skvae._fit.run.Run._train_epoch", lambda *args: pytest.fail("trained again"))
+            patch.setattr("skvae._fit.run.Run.train_epoch", lambda *args: pytest.fail("trained again"))
             assert outcome(clone(estimator).fit(digits), digits) == expected
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(estimator_class, digits, tmp
 
 
 def test_nowhere_to_write_is_found_out_before_any_epoch(estimator_class, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("skvae._fit.run.Run._train_epoch", lambda *args: pytest.fail("an epoch was spent"))
+    monkeypatch.setattr("skvae._fit.run.Run.train_epoch", lambda *args: pytest.fail("an epoch was spent"))
     with pytest.raises(OSError, match="cannot be written: No such file or directory"):
         make(estimator_class, checkpoint=tmp_path / "missing" / "fit").fit(digits)
     (tmp_path / "folder").mkdir()

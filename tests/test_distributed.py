@@ -15,7 +15,9 @@ import torch
 from fit_together import FITS, X
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae._distributed import Group, PeerError, ShardedGenerator, current_group, draw_rows
+from skvae._fit.distributed import Group, ProcessGroup, current_group
+from skvae._model.noise import Noise
+from skvae.exceptions import PeerError
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
 
@@ -157,7 +159,7 @@ def test_a_timeout_names_both_causes():
         raise RuntimeError("timed out")
 
     with pytest.raises(PeerError, match="is gone, or has not called fit within the timeout of .*: timed out"):
-        Group._exchange(collective)
+        ProcessGroup._exchange(collective)
 
 
 @pytest.mark.parametrize("name", ["fresh randomness", "dropout of a module"])
@@ -177,31 +179,44 @@ def test_a_process_that_is_killed_stops_the_others(tmp_path):
     assert "Another process of the group is gone" in message
 
 
-def test_there_is_no_group_without_torch_distributed():
-    assert current_group() is None
+def test_without_torch_distributed_the_group_is_this_process():
+    group = current_group()
+    assert (group.rank, group.size, group.part(7)) == (0, 1, (0, 7))
+    values = torch.arange(3.0)
+    assert torch.equal(group.sum(values), values)
+    assert group.broadcast("value") == "value"
+    assert [group.any(condition) for condition in (False, True)] == [False, True]
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5, 128])
 def test_parts_are_all_of_the_rows(n_rows):
     parts = []
     for rank in range(3):
-        group = Group.__new__(Group)
+        group = Group()
         group.rank, group.size = rank, 3
         parts += range(*group.part(n_rows))
     assert parts == list(range(n_rows))
 
 
-def test_a_process_draws_its_rows_of_what_all_draw():
-    def draw(generator):
-        return draw_rows(lambda shape: torch.randn(shape, generator=generator), torch.Size((2, 3)), generator)
+@pytest.mark.parametrize("kind", ["normal", "bits"])
+def test_a_process_draws_its_rows_of_what_all_draw(kind):
+    def draw(first, n_own, n_rows):
+        noise = Noise(torch.device("cpu"), 0)
+        noise.first, noise.n_rows = first, n_rows
+        return getattr(noise, kind)(torch.Size((n_own, 3)))
 
-    whole = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    generator = ShardedGenerator("cpu")
-    generator.manual_seed(0)
-    generator.start, generator.n_rows = 2, 5
-    assert torch.equal(draw(generator), whole[2:4])
-    whole = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(draw(torch.Generator().manual_seed(0)), whole)
+    whole = draw(0, 5, 5)
+    assert whole.unique().numel() == 15
+    assert torch.equal(torch.cat([draw(0, 2, 5), draw(2, 2, 5), draw(4, 1, 5)]), whole)
+
+
+def test_each_process_seeds_a_users_module_otherwise():
+    seeds = []
+    for first in (0, 2):
+        noise = Noise(torch.device("cpu"), 0)
+        noise.first = first
+        seeds.append(noise.seed())
+    assert seeds[0] != seeds[1]
 
 
 @pytest.mark.slow

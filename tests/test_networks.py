@@ -1,5 +1,6 @@
 """The networks against torch's own layers, and how they are stored."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from skvae._networks import ConvEncoder, DenseNetwork, Dropout, Template, make_decoder, make_encoder
+from skvae._model import ops
+from skvae._model.networks import ConvEncoder, DenseNetwork, UserModule, make_decoder, make_encoder
+from skvae._model.noise import Noise
+
+CPU = torch.device("cpu")
 
 
 def generator(seed=0):
@@ -63,106 +68,72 @@ def test_no_pixel_is_lost_to_pooling():
     assert (x.grad != 0).all()
 
 
+def dropout_mask(shape, rate, seed):
+    return ops.dropout_mask(Noise(CPU, seed).bits(torch.Size(shape)), rate)
+
+
 def test_dropout_keeps_the_mean_and_the_draws():
     rate = 0.25
-    dropped = Dropout(torch.Size((1001, 203)), rate, generator(1)).apply(torch.ones(1001, 203))
+    dropped, again, other = (dropout_mask((1001, 203), rate, seed) for seed in (1, 1, 2))
     assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
     assert float((dropped == 0).float().mean()) == pytest.approx(rate, abs=5 * (rate / 1001 / 203) ** 0.5)
-    again, other = (Dropout(torch.Size((1001, 203)), rate, generator(s)).apply(torch.ones(1001, 203)) for s in (1, 2))
     assert torch.equal(dropped, again)
     assert not torch.equal(dropped, other)
 
 
 @pytest.mark.parametrize("rate", [1e-9, 0.1, 1 - 1e-9])
 def test_dropout_of_any_rate_is_finite_and_unbiased(rate):
-    mask = Dropout(torch.Size((4000, 500)), rate, generator()).apply(torch.ones(4000, 500))
+    mask = dropout_mask((4000, 500), rate, 0)
     scale = float(mask.max())
     assert float(mask.mean()) == pytest.approx(1, abs=5 * (scale / mask.numel()) ** 0.5)
 
 
 def dropout_reference(network, x, seed):
-    """A network's output with the masks that `vjp` draws, in plain layers."""
-    draws = generator(seed)
+    """A network's output with the masks that it draws, in plain layers."""
+    noise = Noise(CPU, seed)
     *hidden, last = network.layers
     activation = getattr(torch, network.config["activation"])
     for layer in hidden:
         x = activation(layer(x))
-        x = x * Dropout(x.shape, network.config["dropout"], draws).apply(torch.ones_like(x))
+        x = x * ops.dropout_mask(noise.bits(x.shape), network.config["dropout"])
     return last(x)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (7,), (7, 3)])
-def test_dense_gradients_against_automatic_differentiation(hidden_layer_sizes, activation, dropout):
+def test_dense_gradients_against_plain_layers(hidden_layer_sizes, activation, dropout):
     network = initialized(DenseNetwork(5, hidden_layer_sizes, 2, activation, dropout))
     x = torch.randn(11, 5, generator=generator(), requires_grad=True)
     expected = dropout_reference(network, x, seed=1)
     weight = torch.randn(11, 2, generator=generator(2))
     references = torch.autograd.grad(expected, [x, *network.parameters()], weight)
-    with torch.no_grad():
-        output, pullback = network.vjp(x, generator(1), wants_input=True)
-        input_gradient, gradients = pullback(weight)
-        nothing, same_gradients = network.vjp(x, generator(1), wants_input=False)[1](weight)
-    assert nothing is None
+    output = network(x, Noise(CPU, 1))
     assert torch.allclose(output, expected, atol=1e-6)
-    for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
-        assert torch.allclose(gradient, reference, atol=1e-5)
-    assert all(torch.equal(*pair) for pair in zip(gradients, same_gradients, strict=True))
-
-
-@pytest.mark.parametrize("image_shape", [(28, 28, 1), (4, 6, 3), (2, 2, 1), (64, 64, 2), (5, 7, 1)])
-def test_convolution_and_its_gradient_against_torch(image_shape):
-    """Ties included: constant areas make many, and only one of the tied positions may get the gradient."""
-    network = initialized(ConvEncoder(image_shape, (6,), 3, 0.0)).double()
-    height, width, channels = image_shape
-    images = torch.randn(9, height, width, channels, generator=generator(), dtype=torch.float64)
-    images[:, : height // 2] = 0.7
-    images[0] = 0.0
-    x = images.flatten(1)
-    maps = network.convolution(images.movedim(-1, 1))
-    expected = network.dense(nn.functional.max_pool2d(maps, 2, ceil_mode=True).flatten(1))
-    weight = torch.randn(9, 3, generator=generator(2), dtype=torch.float64)
-    references = torch.autograd.grad(expected, list(network.parameters()), weight)
-    with torch.no_grad():
-        output, pullback = network.vjp(x, generator(1), wants_input=False)
-        _, gradients = pullback(weight)
-        assert torch.allclose(network(x), expected, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(output, expected, rtol=1e-12, atol=1e-12)
+    gradients = torch.autograd.grad(output, [x, *network.parameters()], weight)
     for gradient, reference in zip(gradients, references, strict=True):
-        assert torch.allclose(gradient, reference, rtol=1e-9, atol=1e-11)
+        assert torch.allclose(gradient, reference, atol=1e-5)
+
+
+def test_without_noise_there_is_no_dropout():
+    network = initialized(DenseNetwork(5, (7,), 2, "relu", 0.5))
+    x = torch.randn(11, 5, generator=generator())
+    assert torch.equal(network(x), network(x))
+    assert not torch.equal(network(x, Noise(CPU, 0)), network(x, Noise(CPU, 1)))
 
 
 @pytest.mark.draws_globally
-def test_template_gradients():
+def test_gradients_of_a_users_module():
     module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     module[0].weight.requires_grad_(False)
-    template = Template(module)
+    copied = UserModule(module)
     x = torch.randn(5, 4, generator=generator(), requires_grad=True)
-    trained = [p for p in template.parameters() if p.requires_grad]
     weight = torch.randn(5, 3, generator=generator(1))
-    references = torch.autograd.grad(template(x), [x, *trained], weight)
-    with torch.no_grad():
-        _, pullback = template.vjp(x, generator(), wants_input=True)
-        input_gradient, gradients = pullback(weight)
-    for gradient, reference in zip([input_gradient, *gradients], references, strict=True):
+    trained = [(p, q) for p, q in zip(module.parameters(), copied.parameters(), strict=True) if p.requires_grad]
+    references = torch.autograd.grad(module(x), [x, *(p for p, _ in trained)], weight)
+    gradients = torch.autograd.grad(copied(x, Noise(CPU, 0)), [x, *(q for _, q in trained)], weight)
+    for gradient, reference in zip(gradients, references, strict=True):
         assert torch.allclose(gradient, reference)
-
-
-def test_template_whose_output_ignores_its_input():
-    class Constant(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.idle = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
-
-        def forward(self, x):
-            return self.used.expand(len(x), 2)
-
-    output, pullback = Template(Constant()).vjp(torch.zeros(3, 4), generator(), wants_input=True)
-    input_gradient, (used, idle) = pullback(torch.ones_like(output))
-    assert torch.equal(input_gradient, torch.zeros(3, 4))
-    assert torch.equal(used, torch.full((2,), 3.0))
-    assert idle is None
 
 
 def test_initial_weights():
@@ -186,34 +157,56 @@ def test_a_stored_network_holds_numpy_arrays_only(network):
     assert restored.config == network.config
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_copy_is_what_the_network_is(dtype, training):
+    """A pickle is read on the CPU, ready to be used; a copy stays where and what it is."""
+    network = initialized(ConvEncoder((4, 4, 1), (6,), 3, 0.1)).to(dtype).train(training)
+    copied = copy.deepcopy(network)
+    assert {p.dtype for p in copied.parameters()} == {dtype}
+    assert copied.training == training
+    for name, value in network.state_dict().items():
+        assert torch.equal(copied.state_dict()[name], value)
+    assert all(p.requires_grad for p in copied.parameters())
+    assert not any(p is q for p, q in zip(copied.parameters(), network.parameters(), strict=True))
+    loaded = pickle.loads(pickle.dumps(network))
+    assert {p.dtype for p in loaded.parameters()} == {dtype}
+    assert not loaded.training
+
+
 @pytest.mark.draws_globally
-def test_template_is_a_copy_with_private_draws():
+def test_a_copy_of_a_users_module_is_what_it_is():
+    module = UserModule(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))).double().eval()
+    copied = copy.deepcopy(module)
+    assert copied.module[0].weight.dtype == torch.float64
+    assert not copied.module[1].training
+
+
+@pytest.mark.draws_globally
+def test_a_users_module_is_a_copy_with_private_draws():
     module = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5)).double()
-    template = Template(module)
+    copied = UserModule(module)
     assert module[0].weight.dtype == torch.float64
-    assert template.module[0].weight.dtype == torch.float32
+    assert copied.module[0].weight.dtype == torch.float32
     x = torch.ones(3, 4)
     state = torch.get_rng_state()
-    first, same, other = (template.vjp(x, generator(seed), wants_input=False)[0] for seed in (1, 1, 2))
+    first, same, other = (copied(x, Noise(CPU, seed)) for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_template_may_write_to_its_input():
-    x = torch.randn(5, 4, generator=generator())
-    before = x.clone()
-    template = Template(nn.ReLU(inplace=True))
-    _, pullback = template.vjp(x, generator(), wants_input=True)
-    input_gradient, _ = pullback(torch.ones(5, 4))
+def test_a_users_module_may_write_to_its_input():
+    x = torch.randn(5, 4, generator=generator(), requires_grad=True)
+    before = x.detach().clone()
+    (gradient,) = torch.autograd.grad(UserModule(nn.ReLU(inplace=True))(x, Noise(CPU, 0)), x, torch.ones(5, 4))
     assert torch.equal(x, before)
-    assert torch.equal(input_gradient, (x > 0).float())
+    assert torch.equal(gradient, (x > 0).float())
 
 
-def test_a_template_that_reads_data_gets_data():
+def test_a_users_module_that_reads_data_gets_data():
     class Detour(nn.Module):
         def forward(self, x):
             return torch.from_numpy(x.numpy() + 1)
 
-    output, _ = Template(Detour()).vjp(torch.zeros(2, 3), generator(), wants_input=False)
-    assert torch.equal(output, torch.ones(2, 3))
+    assert torch.equal(UserModule(Detour())(torch.zeros(2, 3), Noise(CPU, 0)), torch.ones(2, 3))

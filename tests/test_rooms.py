@@ -11,75 +11,105 @@ import skvae
 
 PACKAGE = Path(skvae.__file__).parent
 
-# Module: the modules of skvae and the third-party packages that it may import.
+# From the top: each room, and the third-party packages that it may import. A room imports only from rooms above it.
 ROOMS = {
-    "_validation": (set(), {"numpy", "sklearn", "torch"}),
-    "_distributed": (set(), {"torch"}),
-    "distributions": (set(), {"torch"}),
-    "_version": (set(), set()),
-    "_networks": ({"_distributed", "_version"}, {"torch", "numpy"}),
-    "_vae": ({"_distributed", "distributions"}, {"torch"}),
-    "_training": ({"_distributed"}, {"torch", "numpy"}),
-    "_checkpoint": (set(), {"numpy"}),
-    "_base": (
-        {"_validation", "_distributed", "distributions", "_vae", "_training", "_checkpoint", "_version"},
-        {"numpy", "sklearn", "torch"},
-    ),
-    "_transformers": (
-        {"_validation", "_base", "_networks", "_vae", "distributions"},
-        {"numpy", "sklearn", "torch"},
-    ),
-    "classifiers": ({"_validation", "_networks"}, {"numpy", "scipy", "sklearn", "skorch", "torch"}),
-    "onnx": (
-        {"_validation", "distributions", "_networks", "_vae", "_base", "classifiers"},
-        {"numpy", "onnx", "onnxscript", "skl2onnx", "sklearn", "torch"},
-    ),
-    "datasets": (set(), {"numpy", "sklearn"}),
-    "model_selection": ({"_validation"}, {"joblib", "numpy", "pandas", "sklearn"}),
-    "callbacks": ({"_validation"}, {"numpy", "sklearn"}),
-    "inspection": ({"_validation", "callbacks"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
-    "metrics": ({"_validation"}, {"numpy", "scipy", "skimage", "sklearn"}),
-    "__init__": ({"_transformers", "_version"}, set()),
+    "_version": set(),
+    "exceptions": set(),
+    "_sklearn": {"sklearn"},
+    "_data.checks": {"numpy", "sklearn", "torch"},
+    "_data.rows": {"numpy", "torch"},
+    "_data.fingerprint": {"numpy", "torch"},
+    "distributions": {"torch"},
+    "_model.noise": {"numpy", "torch"},
+    "_model.ops": {"torch"},
+    "_model.stored": {"numpy", "torch"},
+    "likelihoods": {"numpy", "torch"},
+    "_model.networks": {"torch"},
+    "_model.vae": {"torch"},
+    "_model.build": {"torch"},
+    "_model.bounds": {"numpy", "torch"},
+    "_fit.distributed": {"torch"},
+    "_fit.checkpoint": {"numpy"},
+    "_fit.optimizer": {"numpy", "torch"},
+    "_fit.graphs": {"torch"},
+    "_fit.run": {"numpy", "torch"},
+    "_fit.hooks": {"numpy", "sklearn", "torch"},
+    "_fit.context": {"numpy", "sklearn", "torch"},
+    "_base": {"numpy", "sklearn", "torch"},
+    "_transformers": {"numpy", "torch"},
+    "__init__": set(),
+    "classifiers": {"numpy", "scipy", "sklearn", "skorch", "torch"},
+    "onnx": {"numpy", "onnx", "onnxscript", "skl2onnx", "sklearn", "torch"},
+    "datasets": {"numpy", "sklearn"},
+    "model_selection": {"joblib", "numpy", "pandas", "sklearn"},
+    "metrics": {"numpy", "scipy", "skimage", "sklearn"},
+    "callbacks": {"numpy", "sklearn"},
+    "inspection._montage": {"matplotlib", "numpy", "sklearn"},
+    "inspection._samples": {"matplotlib", "numpy"},
+    "inspection._reconstruction": {"matplotlib", "numpy"},
+    "inspection._training_curve": {"matplotlib", "sklearn"},
+    "inspection._latent": {"matplotlib", "numpy", "scipy", "sklearn"},
+    "inspection.__init__": set(),
 }
 
 
+def room_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
 def imports(path):
-    """Yield the dotted names that a file imports, at any depth of its code."""
+    """Yield the dotted names of what a file imports, at any depth of its code, modules of skvae as rooms."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name} has a relative import"
-            if node.module == "skvae":
-                yield from (f"skvae.{alias.name}" for alias in node.names)
+            module = node.module.removeprefix("skvae").lstrip(".")
+            folder = PACKAGE.joinpath(*module.split("."))
+            if node.module.split(".")[0] != "skvae":
+                yield node.module
+            elif folder.is_dir():
+                yield from (f"skvae.{module}.{alias.name}".replace("..", ".") for alias in node.names)
             else:
                 yield node.module
 
 
-def room(path):
-    """Return the name of a module, or of the package in skvae that it is in."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py" or "import " in path.read_text()]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_is_a_room():
+    assert {room_of(path) for path in FILES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=room_of)
 def test_imports_only_from_above(path):
-    own, third_party = ROOMS[room(path)]
+    room = room_of(path)
+    above = list(ROOMS)[: list(ROOMS).index(room)]
     for name in imports(path):
         top, _, rest = name.partition(".")
         if top == "skvae":
-            assert rest.split(".")[0] in own | {room(path)}, f"{path.name} must not import {name}"
+            assert rest in above, f"{room} must not import {name}"
         elif top not in sys.stdlib_module_names:
-            assert top in third_party, f"{path.name} must not import {name}"
+            assert top in ROOMS[room], f"{room} must not import {name}"
         private = top == "sklearn" and any(part.startswith("_") for part in name.split("."))
-        assert not private or path.stem == "_validation", f"only _validation.py may import {name}"
+        assert not private or room == "_sklearn", f"only _sklearn.py may import {name}"
+
+
+def test_only_one_room_makes_private_calls_of_torch():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+            of_torch = is_private and isinstance(node.value, ast.Name) and node.value.id in ("torch", "nn", "dist")
+            aten = isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.ops.aten")
+            assert not (of_torch or aten) or room_of(path) == "_model.ops", f"{path.name}: {ast.unparse(node)}"
 
 
 def test_importing_skvae_is_free_of_optional_packages():
     code = """
 import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
-import skvae, skvae.callbacks, skvae.datasets, skvae.distributions, skvae.inspection, skvae.metrics
-import skvae.model_selection
+import skvae, skvae.callbacks, skvae.datasets, skvae.distributions, skvae.exceptions, skvae.inspection
+import skvae.likelihoods, skvae.metrics, skvae.model_selection
 optional = {"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"}
 optional |= {"dask", "distributed", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "skl2onnx"}
 print(*sorted(optional & (set(sys.modules) - before)))
@@ -89,9 +119,7 @@ print(*sorted(optional & (set(sys.modules) - before)))
 
 
 def test_public_names_exist():
-    for name in {room(path) for path in PACKAGE.rglob("*.py")}:
-        if name.startswith("_"):
-            continue
-        module = __import__(f"skvae.{name}", fromlist=["__all__"])
+    for path in [*PACKAGE.glob("[!_]*.py"), PACKAGE / "inspection"]:
+        module = __import__(f"skvae.{path.stem}", fromlist=["__all__"])
         assert all(hasattr(module, name) for name in module.__all__)
     assert all(hasattr(skvae, name) for name in skvae.__all__)

@@ -1,139 +1,199 @@
-"""The training loop on a loss whose minimum is known."""
+"""The run, its optimizer and its hooks, on a model whose minimum is known."""
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from skvae._training import EarlyStopping, Trainer, _CapturedSteps
+from skvae._data.rows import Batch, Rows, Units
+from skvae._fit.distributed import Group
+from skvae._fit.graphs import RecordedSteps
+from skvae._fit.hooks import EarlyStopping
+from skvae._fit.run import Hook, Run, Seeds
+from skvae._model.vae import Terms
+
+CPU = torch.device("cpu")
+UNITS = Units(0.0, 1.0)
 
 
 class Regression(nn.Module):
-    """Mean squared error of a linear map."""
+    """A linear map whose squared error stands for minus the log likelihood, with all that a run asks of a model."""
+
+    capturable = False
+    device, n_features, units = CPU, 3, UNITS
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2))
+        self.likelihood = SimpleNamespace(log_prob=lambda x, parameters: x)
 
-    def loss(self, batch, generator):
-        with torch.enable_grad():
-            error = (batch[:, :2] @ self.weight - batch[:, 2]).square()
-        share = torch.full_like(error, 1 / len(batch))
-        return {"error": error.detach().sum()}, lambda: list(torch.autograd.grad(error, [self.weight], share))
+    def error(self, x):
+        return (x[:, :2] @ self.weight - x[:, 2]).square().sum()
 
+    def terms(self, batch, noise):
+        return Terms(-self.error(batch.x), torch.zeros(()))
 
-class Rows:
-    def __init__(self, data):
-        self.data = data
+    def posterior(self, x):
+        return x, x
 
-    def __len__(self):
-        return len(self.data)
-
-    def __getitem__(self, rows):
-        return self.data[rows]
+    def decoder(self, z):
+        return z
 
 
 @pytest.fixture
 def rows():
     x = torch.randn(101, 2, generator=torch.Generator().manual_seed(0))
-    return Rows(torch.cat([x, x @ torch.tensor([[3.0], [-2.0]])], dim=1))
+    return Rows(torch.cat([x, x @ torch.tensor([[3.0], [-2.0]])], dim=1).numpy(), UNITS, CPU)
 
 
-def trainer(module, **options):
-    generators = {name: torch.Generator().manual_seed(1) for name in ("shuffle_generator", "noise_generator")}
-    return Trainer(module, **{"learning_rate": 0.1, "batch_size": 20, "clip_value": None, **generators, **options})
+def make_run(model, **options):
+    defaults = {"learning_rate": 0.1, "batch_size": 20, "clip_value": None, "beta": 1.0, "history": {}, "hooks": []}
+    return Run(model, Seeds(0, 0, 1, 1), Group(), **{**defaults, **options})
 
 
-def run(instance, rows, n_epochs, **options):
-    history = {}
-    hooks = {"on_epoch_begin": lambda: None, "on_epoch_end": lambda: False, "summarize": dict}
-    stopped = instance.run(rows, n_epochs, history=history, **{**hooks, **options})
-    return history, stopped
+def trained(model, rows, n_epochs, **options):
+    run = make_run(model, **options)
+    run.train(rows, n_epochs)
+    return run
 
 
 def test_reaches_the_minimum(rows):
-    module = Regression()
-    history, stopped = run(trainer(module), rows, 100)
-    assert torch.allclose(module.weight, torch.tensor([3.0, -2.0]), atol=1e-2)
-    assert not stopped
-    assert len(history["error"]) == 100
-    assert history["error"][-1] < 1e-3 < history["error"][0]
+    model = Regression()
+    run = trained(model, rows, 100)
+    assert torch.allclose(model.weight, torch.tensor([3.0, -2.0]), atol=1e-2)
+    assert not run.stopped
+    assert len(run.history["loss"]) == run.epoch == run.n_done == 100
+    assert run.history["loss"][-1] < 1e-3 < run.history["loss"][0]
 
 
 def test_one_step_is_adam_on_the_clipped_gradient(rows):
-    module, reference = Regression(), nn.Parameter(torch.zeros(2))
-    run(trainer(module, batch_size=101, clip_value=0.5), rows, 3)
+    model, reference = Regression(), nn.Parameter(torch.zeros(2))
+    trained(model, rows, 3, batch_size=101, clip_value=0.5)
     adam = torch.optim.Adam([reference], lr=0.1)
+    x = rows[:].x
     for _ in range(3):
         adam.zero_grad()
-        (rows.data[:, :2] @ reference - rows.data[:, 2]).square().mean().backward()
+        (x[:, :2] @ reference - x[:, 2]).square().mean().backward()
         reference.grad.clamp_(-0.5, 0.5)
         adam.step()
-    assert torch.allclose(module.weight, reference, atol=1e-5)
+    assert torch.allclose(model.weight, reference, atol=1e-5)
 
 
 def test_each_epoch_has_its_own_order(rows):
     seen = []
 
     class Watching(Regression):
-        def loss(self, batch, generator):
-            seen.append(batch[:, 0].clone())
-            return super().loss(batch, generator)
+        def terms(self, batch, noise):
+            seen.append(batch.x[:, 0].clone())
+            return super().terms(batch, noise)
 
-    run(trainer(Watching()), rows, 2)
+    trained(Watching(), rows, 2)
     first, second = torch.cat(seen[:6]), torch.cat(seen[6:])
     assert not torch.equal(first, second)
-    assert torch.equal(first.sort().values, rows.data[:, 0].sort().values)
-    assert torch.equal(second.sort().values, rows.data[:, 0].sort().values)
+    assert torch.equal(first.sort().values, rows[:].x[:, 0].sort().values)
+    assert torch.equal(second.sort().values, rows[:].x[:, 0].sort().values)
 
 
-def test_state_continues_to_the_bit(rows):
+def test_the_state_of_a_run_goes_on_to_the_bit(rows):
     whole = Regression()
-    run(trainer(whole), rows, 5)
-    part = Regression()
-    first = trainer(part)
-    run(first, rows, 3)
-    state = first.state()
-    assert all(isinstance(array, np.ndarray) for entry in state["adam"].values() for array in entry)
-    second = trainer(part)
-    second.load_state(state)
-    run(second, rows, 2)
-    assert torch.equal(part.weight, whole.weight)
+    expected = trained(whole, rows, 5)
+    state = trained(Regression(), rows, 3).state()
+    assert all(isinstance(array, np.ndarray) for entry in state["optimizer"].values() for array in entry)
+    model = Regression()
+    run = make_run(model)
+    run.load_state(state)
+    assert run.n_done == 3
+    run.train(rows, 5)
+    assert torch.equal(model.weight, whole.weight)
+    assert run.history == expected.history
 
 
-def test_early_stopping_restores_the_best():
-    module = Regression()
-    stopping = EarlyStopping(n_iter_no_change=2, tol=0.1)
-    scores, stopped = [1.0, 2.0, 2.05, 1.0], []
-    for score in scores:
-        nn.init.constant_(module.weight, score)
-        stopped.append(stopping.update(score, module))
-    assert stopped == [False, False, False, True]
-    stopping.restore(module)
-    assert module.weight.tolist() == pytest.approx([2.05, 2.05])
-    assert stopping.best_score == 2.05
+class Scores(Hook):
+    """Give the model, epoch by epoch, these weights and these validation scores."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def end_epoch(self, run):
+        score = self.scores[run.n_done - 1]
+        nn.init.constant_(run.model.weight, score)
+        run.history.setdefault("validation_elbo", [0.0] * run.epoch)[-1] = score
 
 
-def test_early_stopping_with_scores_that_are_not_finite():
-    module = Regression()
-    stopping = EarlyStopping(n_iter_no_change=2, tol=0.0)
-    assert [stopping.update(score, module) for score in (float("nan"), float("-inf"))] == [False, True]
-    stopping.restore(module)
+def test_early_stopping_keeps_the_best(rows):
+    model = Regression()
+    scores = [1.0, 2.0, 2.05, 1.0, 9.0]
+    run = trained(model, rows, 5, hooks=[Scores(scores), EarlyStopping(n_iter_no_change=2, tol=0.1)])
+    assert run.stopped
+    assert run.n_done == 4
+    assert model.weight.tolist() == pytest.approx([2.05, 2.05])
+    results = run.results()
+    assert results["best_validation_score_"] == 2.05
+    assert results["validation_scores_"] == scores[:4]
+
+
+def test_early_stopping_with_scores_that_are_not_finite(rows):
+    hooks = [Scores([float("-inf"), float("-inf")]), EarlyStopping(n_iter_no_change=2, tol=0.0)]
+    run = make_run(Regression(), hooks=hooks)
+    hooks[0].scores = [0.0, 0.0]
+    run.history["validation_elbo"] = [float("nan")]
+    assert hooks[1].end_epoch(run) is False
+    run.history["validation_elbo"].append(float("-inf"))
+    assert hooks[1].end_epoch(run) is True
+
+
+class Recorder(Hook):
+    def __init__(self, stop_after=None):
+        self.events, self.stop_after = [], stop_after
+
+    def begin_run(self, run):
+        self.events.append(("run", run.n_done, run.stopped))
+
+    def begin_epoch(self, run):
+        self.events.append(("begin", run.n_done, run.stopped))
+
+    def end_epoch(self, run):
+        self.events.append(("end", run.n_done, run.stopped))
+        return run.n_done == self.stop_after
+
+    def end_run(self, run):
+        self.events.append(("over", run.n_done, run.stopped))
+
+
+def test_hooks_come_in_turn_and_see_what_those_before_them_asked_for(rows):
+    first, second = Recorder(stop_after=2), Recorder()
+    assert trained(Regression(), rows, 9, hooks=[first, second]).stopped
+    common = [("run", 0, False), ("begin", 0, False), ("end", 1, False), ("begin", 1, False)]
+    assert first.events == [*common, ("end", 2, False), ("over", 2, True)]
+    assert second.events == [*common, ("end", 2, True), ("over", 2, True)]
+
+
+def test_a_run_that_has_nothing_left_to_do(rows):
+    run = make_run(Regression(), hooks=[recorder := Recorder()])
+    run.stopped = True
+    run.train(rows, 5)
+    assert recorder.events == [("over", 0, True)]
+
+
+def test_a_record_that_only_some_epochs_have_stays_aligned(rows):
+    run = trained(Regression(), rows, 2, history={"loss": [1.0], "elbo": [1.0], "validation_elbo": [0.5]})
+    assert len(run.history["loss"]) == len(run.history["validation_elbo"]) == 3
+    assert np.isnan(run.history["validation_elbo"][1:]).all()
 
 
 def test_divergence_in_the_last_step(rows):
     """A loss that is finite does not mean that the weights after its step are."""
 
     class Poisoned(Regression):
-        def loss(self, batch, generator):
-            terms, gradients = super().loss(batch, generator)
-            return terms, lambda: [gradient * float("inf") for gradient in gradients()]
+        def error(self, x):
+            return super().error(x) + (float("inf") * self.weight.sum()).nan_to_num(0.0, 0.0, 0.0)
 
     with pytest.raises(ValueError, match="diverged in epoch 1: its last step left weights that are not finite"):
-        run(trainer(Poisoned(), batch_size=200), rows, 1)
+        trained(Poisoned(), rows, 1, batch_size=200)
 
 
 def test_parameters_without_a_gradient_stay(rows):
@@ -142,55 +202,84 @@ def test_parameters_without_a_gradient_stay(rows):
             super().__init__()
             self.idle = nn.Parameter(torch.ones(3))
 
-        def loss(self, batch, generator):
-            terms, gradients = super().loss(batch, generator)
-            return terms, lambda: [*gradients(), None]
-
-    module, plain = Idle(), Regression()
-    run(trainer(module), rows, 2)
-    run(trainer(plain), rows, 2)
-    assert torch.equal(module.idle, torch.ones(3))
-    assert torch.equal(module.weight, plain.weight)
+    model, plain = Idle(), Regression()
+    trained(model, rows, 2)
+    trained(plain, rows, 2)
+    assert torch.equal(model.idle, torch.ones(3))
+    assert torch.equal(model.weight, plain.weight)
 
 
 def test_a_gradient_of_another_memory_layout(rows):
     """Adam runs over memory in order, so gradients are brought to the layout of their parameters."""
 
-    class Transposed(nn.Module):
+    class Transposed(Regression):
         def __init__(self, contiguous):
             super().__init__()
-            self.weight, self.contiguous = nn.Parameter(torch.zeros(2, 3)), contiguous
+            self.weight = nn.Parameter(torch.zeros(2, 3))
+            self.contiguous = contiguous
 
-        def loss(self, batch, generator):
-            gradient = torch.arange(6.0).view(3, 2).t() - 2
-            return {"error": gradient.sum()}, lambda: [gradient.contiguous() if self.contiguous else gradient]
+        def error(self, x):
+            factor = torch.arange(6.0).view(3, 2).t() - 2
+            return _Scaled.apply(self.weight, factor.contiguous() if self.contiguous else factor)
 
     one, other = Transposed(True), Transposed(False)
-    run(trainer(one), rows, 1)
-    run(trainer(other), rows, 1)
+    trained(one, rows, 1)
+    trained(other, rows, 1)
+    assert one.weight.any()
     assert torch.equal(one.weight, other.weight)
+
+
+class _Scaled(torch.autograd.Function):
+    """A product whose gradient is the factor as it lies in memory."""
+
+    @staticmethod
+    def forward(ctx, weight, factor):
+        ctx.factor = factor
+        return (weight * factor).sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.factor, None
 
 
 def test_recorded_steps_are_the_ordinary_ones(rows):
     """All of a recorded step but the recording itself, which takes a CUDA device."""
 
     class Noisy(Regression):
-        def loss(self, batch, generator):
-            return super().loss(batch + torch.randn(batch.shape, generator=generator), generator)
+        def terms(self, batch, noise):
+            return super().terms(Batch(batch.x + noise.normal(batch.x.shape)), noise)
 
-    class Recorded(_CapturedSteps):
-        _N_ORDINARY = 2
+    class Recorded(RecordedSteps):
+        n_ordinary = 2
 
         def _record(self, step, held):
             return lambda: step(held)
 
     ordinary, recorded = Noisy(), Noisy()
-    history, _ = run(trainer(ordinary), rows, 6)
-    instance = trainer(recorded)
-    instance._captured = steps = Recorded(instance.noise_generator)
-    assert run(instance, rows, 6)[0] == history
+    expected = trained(ordinary, rows, 6)
+    run = make_run(recorded)
+    run._recorded_steps = steps = Recorded(run.noise.generator)
+    run.train(rows, 6)
+    assert run.history == expected.history
     assert torch.equal(recorded.weight, ordinary.weight)
-    assert {tuple(shape) for shape in steps._recorded} == {(20, 3), (1, 3)}
+    assert {kind[0] for kind in steps._recorded} == {20, 1}
+
+
+def test_a_recorded_step_holds_what_is_observed():
+    taken = []
+
+    class Recorded(RecordedSteps):
+        n_ordinary = 0
+
+        def _record(self, step, held):
+            return lambda: taken.append((held.x.clone(), held.observed.clone()))
+
+    steps = Recorded(torch.Generator())
+    for seed in (0, 1):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        steps(None, Batch(x, x > 0))
+        assert torch.equal(taken[-1][0], x)
+        assert torch.equal(taken[-1][1], x > 0)
 
 
 def test_a_parameter_that_joins_late_starts_from_the_first_step(rows):
@@ -203,32 +292,59 @@ def test_a_parameter_that_joins_late_starts_from_the_first_step(rows):
             super().__init__()
             self.late = nn.Parameter(torch.zeros(1))
 
-        def loss(self, batch, generator):
+        def error(self, x):
             self.n_calls += 1
-            terms, gradients = super().loss(batch, generator)
-            return terms, lambda: [*gradients(), torch.ones(1) if self.n_calls > 30 else None]
+            return super().error(x) + (len(x) * self.late.sum() if self.n_calls > 30 else 0)
 
-    module = Late()
-    run(trainer(module, batch_size=200), rows, 31)
-    assert float(module.late.detach()) == pytest.approx(-0.1)
+    model = Late()
+    trained(model, rows, 31, batch_size=200)
+    assert float(model.late.detach()) == pytest.approx(-0.1)
 
 
 def test_nothing_to_train(rows):
     class Idle(Regression):
-        def loss(self, batch, generator):
-            return {"error": batch.sum()}, lambda: [None]
+        def error(self, x):
+            return x.sum()
 
     with pytest.raises(ValueError, match="the loss depends on no parameter"):
-        run(trainer(Idle()), rows, 1)
+        trained(Idle(), rows, 1)
 
 
-def test_a_trainer_goes_away_with_its_last_reference(rows):
-    instance = trainer(Regression())
-    run(instance, rows, 1)
-    gone = weakref.ref(instance)
+def test_what_a_schedule_changes_is_seen_by_the_next_step(rows):
+    class Still(Hook):
+        def begin_epoch(self, run):
+            run.optimizer.learning_rate.fill_(0.1 if run.n_done == 0 else 0.0)
+            self.before = run.model.weight.detach().clone()
+
+        def end_epoch(self, run):
+            moved = not torch.equal(run.model.weight, self.before)
+            assert moved == (run.n_done == 1)
+
+    trained(Regression(), rows, 3, hooks=[Still()])
+
+
+def test_the_weight_of_the_kl_term_may_change(rows):
+    class WithKL(Regression):
+        def terms(self, batch, noise):
+            return Terms(0 * self.weight.sum(), (self.weight - 5).square().sum())
+
+    class WarmUp(Hook):
+        def begin_epoch(self, run):
+            run.term_weights[1] = float(run.n_done >= 2)
+            if run.n_done == 2:
+                assert not run.model.weight.any()
+
+    model = WithKL()
+    trained(model, rows, 30, hooks=[WarmUp()])
+    assert float(model.weight.detach().mean()) > 1
+
+
+def test_a_run_goes_away_with_its_last_reference(rows):
+    run = trained(Regression(), rows, 1)
+    gone = weakref.ref(run)
     gc.disable()
     try:
-        del instance
+        del run
         assert gone() is None
     finally:
         gc.enable()

@@ -8,14 +8,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from training import MODELS, skvae_epoch
 
-from skvae._networks import ConvEncoder, Dropout
+from skvae._model import ops
+from skvae._model.noise import Noise
 
 
 def convolution():
     """Return functions by name."""
-    encoder = ConvEncoder((28, 28, 1), (), 1, 0.0)
-    encoder.initialize(torch.Generator().manual_seed(0))
-    weight, bias = encoder.convolution.parameters()
+    weight, bias = (torch.randn(shape).mul_(0.1).requires_grad_() for shape in ((32, 1, 3, 3), (32,)))
+    index = ops.window_index((28, 28, 1))
     x, gradient = torch.rand(128, 784), torch.randn(128, 6272)
     layouts = {"torch's layers": torch.contiguous_format, "torch's layers, channels last": torch.channels_last}
 
@@ -29,10 +29,8 @@ def convolution():
 
         return both
 
-    @torch.no_grad()
     def fused():
-        _, pullback = encoder._windows.vjp(x, encoder.convolution)
-        pullback(gradient)
+        torch.autograd.grad(ops.convolve_and_pool(x, weight, bias, (28, 28, 1), index), [weight, bias], gradient)
 
     return {**{name: layers(layout) for name, layout in layouts.items()}, "skvae": fused}
 
@@ -40,9 +38,10 @@ def convolution():
 def dropout():
     """Return functions by name."""
     x, generator = torch.rand(128, 512), torch.Generator().manual_seed(0)
+    noise = Noise(torch.device("cpu"), 0)
     return {
         "bernoulli_": lambda: x * torch.empty_like(x).bernoulli_(0.9, generator=generator),
-        "skvae": lambda: Dropout(x.shape, 0.1, generator).apply(x),
+        "skvae": lambda: x * ops.dropout_mask(noise.bits(x.shape), 0.1),
     }
 
 
@@ -92,14 +91,13 @@ def adam():
         nn.utils.clip_grad_value_(parameters, 2.0)
         optimizer.step()
 
-    settings = {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8, "amsgrad": False, "maximize": False}
+    learning_rate = torch.tensor(1e-5)
 
     @torch.no_grad()
     def kernel():
         for gradient in gradients:
             gradient.clamp_(-2.0, 2.0)
-        torch._foreach_add_(n_steps, 1)
-        torch._fused_adam_(parameters, gradients, *moments, [], n_steps, lr=1e-5, **settings)
+        ops.adam_(parameters, gradients, *moments, n_steps, learning_rate)
 
     return {"torch.optim.Adam": with_torch, "the fused kernel": kernel}
 

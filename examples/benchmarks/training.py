@@ -5,8 +5,10 @@ from alternatives import data_loader_loop, index_tensor_loop, pythae_epoch, skor
 from harness import images, in_turn, quartiles, ratios
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae import _validation as validation
-from skvae._training import Trainer
+from skvae._data.rows import Rows
+from skvae._fit.distributed import Group
+from skvae._fit.run import Run, Seeds
+from skvae._model.build import build_vae
 
 MODELS = {"normal": NormalVAETransformer, "continuous Bernoulli": ContinuousBernoulliVAETransformer}
 
@@ -19,18 +21,22 @@ LAYERS = {
 
 def skvae_epoch(model, X, batch_size):
     """Return a function that trains for one epoch as `fit` does."""
-    estimator = MODELS[model](batch_size=batch_size)
-    shift, scale = estimator._learn_units(X, None)
-    rows = validation.Rows(X, shift, scale, clip=estimator._clip)
-    trainer = Trainer(
-        estimator._make_vae(X.shape[1], torch.Generator().manual_seed(0)),
+    estimator = MODELS[model]()
+    likelihood = estimator.make_likelihood()
+    units = likelihood.learn_units(X)
+    rows = Rows(X, units, torch.device("cpu"), read_often=True)
+    run = Run(
+        build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None),
+        Seeds(0, 0, 0, 0),
+        Group(),
         learning_rate=estimator.learning_rate_init,
-        batch_size=batch_size,
         clip_value=estimator.clip_value,
-        shuffle_generator=torch.Generator().manual_seed(0),
-        noise_generator=torch.Generator().manual_seed(0),
+        batch_size=batch_size,
+        beta=estimator.beta,
+        history={},
+        hooks=[],
     )
-    return lambda: trainer.run_epoch(rows, 1)
+    return lambda: run.train_epoch(rows)
 
 
 def products_epoch(model, n_rows, batch_size):

@@ -45,16 +45,14 @@ plt.show()
 
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from skvae._transformers import make_vae
+from skvae.likelihoods import ContinuousBernoulliLikelihood
 
 
-class BernoulliLikelihood:
-    """Bernoulli likelihood, of gray values that it was not made for."""
-
-    n_parameters = 1
+class BernoulliLikelihood(ContinuousBernoulliLikelihood):
+    """Bernoulli likelihood, of gray values that it was not made for. Its range is that of its parent."""
 
     def log_prob(self, x, logits):
-        return -binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+        return -binary_cross_entropy_with_logits(logits, x, reduction="none")
 
     def mean(self, logits):
         return logits.sigmoid()
@@ -66,9 +64,8 @@ class BernoulliLikelihood:
 class BernoulliVAETransformer(ContinuousBernoulliVAETransformer):
     """Variational autoencoder with a Bernoulli likelihood."""
 
-    def _make_vae(self, n_features, generator):
-        networks = {"posterior_scale": "softplus", "activation": "relu"}
-        return make_vae(self, n_features, generator, likelihood=BernoulliLikelihood(), **networks)
+    def make_likelihood(self):
+        return BernoulliLikelihood(self.data_range)
 
 
 X, _ = load_digits(return_X_y=True)

@@ -16,8 +16,6 @@ class RecordedSteps:
 
     Parameters
     ----------
-    step : callable
-        Takes a batch. What it reads and writes besides must stay where it is.
     generator : torch.Generator
         What the step draws from; each replay goes on where the one before it stopped.
     """
@@ -29,27 +27,27 @@ class RecordedSteps:
     # One process records one graph at a time.
     _recording = threading.Lock()
 
-    def __init__(self, step: Callable[[Batch], None], generator: torch.Generator) -> None:
-        self._step, self._generator = step, generator
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
         self._n_seen: dict[Any, int] = {}
         self._recorded: dict[Any, tuple[Batch, Callable[[], None]]] = {}
 
-    def __call__(self, batch: Batch) -> None:
-        """Take a step on `batch`."""
+    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
+        """Take `step`, always the same one, on `batch`. What it reads and writes besides must stay where it is."""
         kind = len(batch), batch.observed is None
         n_seen = self._n_seen[kind] = self._n_seen.get(kind, 0) + 1
         if n_seen <= self.n_ordinary:
-            self._step(batch)
+            step(batch)
             return
         if kind not in self._recorded:
             held = batch.empty_like()
-            self._recorded[kind] = held, self._record(held)
+            self._recorded[kind] = held, self._record(step, held)
         held, replay = self._recorded[kind]
         held.copy_(batch)
         replay()
 
-    def _record(self, held: Batch) -> Callable[[], None]:
-        """Record a step on what `held` will hold; nothing is computed yet."""
+    def _record(self, step: Callable[[Batch], None], held: Batch) -> Callable[[], None]:
+        """Record `step` on what `held` will hold; nothing is computed yet."""
         device = held.x.device
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
@@ -58,5 +56,5 @@ class RecordedSteps:
             torch.cuda.device(device),
             torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"),
         ):
-            self._step(held)
+            step(held)
         return graph.replay

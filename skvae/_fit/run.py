@@ -149,7 +149,7 @@ class Run:
         dtype = torch.float32 if model.device.type == "mps" else torch.float64
         self._sums = [torch.zeros((), dtype=dtype, device=model.device) for _ in range(2)]
         records = group.size == 1 and model.device.type == "cuda" and model.capturable
-        self._recorded_step = RecordedSteps(self._step, self.noise.generator) if records else self._step
+        self._recorded_steps = RecordedSteps(self.noise.generator) if records else None
 
     @property
     def epoch(self) -> int:
@@ -176,7 +176,7 @@ class Run:
         while self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
                 hook.begin_epoch(self)
-            self._train_epoch(rows)
+            self.train_epoch(rows)
             for hook in self.hooks:
                 self.stopped = self.group.any(bool(hook.end_epoch(self))) or self.stopped
         for hook in self.hooks:
@@ -186,7 +186,7 @@ class Run:
             weights = self.group.broadcast(weights_to_numpy(self.model.state_dict()))
             self.model.load_state_dict(weights_from_numpy(weights))
 
-    def _train_epoch(self, rows: Rows) -> None:
+    def train_epoch(self, rows: Rows) -> None:
         """Train on every row once, and record the epoch."""
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.model.train()
@@ -195,10 +195,12 @@ class Run:
             for index in order.split(min(self.batch_size, len(rows))):
                 first, stop = self.group.part(len(index))
                 self.noise.first, self.noise.n_rows = first, len(index)
-                if first < stop:
-                    self._recorded_step(rows[index[first:stop]])
-                else:
+                if first == stop:
                     self._step_without_rows(rows[index[:1]])
+                elif self._recorded_steps is not None:
+                    self._recorded_steps(self._step, rows[index[first:stop]])
+                else:
+                    self._step(rows[index[first:stop]])
         self.model.eval()
         self._record(rows)
 

@@ -72,24 +72,20 @@ def plain_adam_(
         p.sub_(learning_rate / (1 - 0.9**n) * mean / ((square / (1 - 0.999**n)).sqrt() + 1e-8))
 
 
-def _private(owner: Any, name: str) -> Any:
-    """Return a private call of torch, or None where this torch does not have it."""
-    return getattr(owner, name, None)
-
-
-_threshold_backward = _private(torch.ops.aten, "threshold_backward")
-_log_sigmoid_forward = _private(torch.ops.aten, "log_sigmoid_forward")
-_log_sigmoid_backward = _private(torch.ops.aten, "log_sigmoid_backward")
-_fused_adam_ = _private(torch, "_fused_adam_")
-_foreach_add_ = _private(torch, "_foreach_add_")
-_run_backward = _private(_private(torch.autograd.Variable, "_execution_engine"), "run_backward")
+# torch's private calls, None where this torch does not have one.
+_private_threshold_backward = getattr(torch.ops.aten, "threshold_backward", None)
+_private_log_sigmoid_forward = getattr(torch.ops.aten, "log_sigmoid_forward", None)
+_private_log_sigmoid_backward = getattr(torch.ops.aten, "log_sigmoid_backward", None)
+_private_fused_adam_ = getattr(torch, "_fused_adam_", None)
+_private_foreach_add_ = getattr(torch, "_foreach_add_", None)
+_private_run_backward = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
 
 def _select(values: Tensor, by: Tensor, threshold: float) -> Tensor:
     # The backward of a threshold does it in one pass, several times as fast as by a mask of booleans.
-    if _threshold_backward is None:
+    if _private_threshold_backward is None:
         return plain_select(values, by, threshold)
-    return _threshold_backward.default(values, by, threshold)
+    return _private_threshold_backward.default(values, by, threshold)
 
 
 def dropout_mask(bits: Tensor, rate: float) -> Tensor:
@@ -124,7 +120,7 @@ class _NormalLogProb(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
         location, raw = parameters.chunk(2, dim=-1)
         minus_raw = -raw  # in one piece, which halves of rows are not
-        minus_softplus, exp = _log_sigmoid_forward.default(minus_raw)
+        minus_softplus, exp = _private_log_sigmoid_forward.default(minus_raw)
         scale = minus_softplus.neg_().add_(min_scale)
         inverse = scale.reciprocal()
         deviation = (x - location).mul_(inverse)
@@ -142,7 +138,7 @@ class _NormalLogProb(torch.autograd.Function):
         if not any(gradient.stride()):  # that of a sum: a single number
             gradient = gradient.flatten()[0]
         n_features = by_location.shape[-1]
-        by_minus_raw = _log_sigmoid_backward.default(by_minus_scale, minus_raw, exp)
+        by_minus_raw = _private_log_sigmoid_backward.default(by_minus_scale, minus_raw, exp)
         derivative = by_location.new_empty(*by_location.shape[:-1], 2 * n_features)
         torch.mul(by_location, gradient, out=derivative[..., :n_features])
         torch.mul(by_minus_raw, -gradient, out=derivative[..., n_features:])
@@ -166,8 +162,11 @@ def normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
     Tensor of shape (..., n_features)
         The log density.
     """
-    if _log_sigmoid_forward is None or _log_sigmoid_backward is None or x.requires_grad:
+    if _private_log_sigmoid_forward is None or _private_log_sigmoid_backward is None or x.requires_grad:
         return plain_normal_log_prob(x, parameters, min_scale)
+    if x.shape[:-1] != parameters.shape[:-1]:
+        batch_shape = torch.broadcast_shapes(x.shape[:-1], parameters.shape[:-1])
+        parameters = parameters.expand(*batch_shape, parameters.shape[-1])
     return _NormalLogProb.apply(x, parameters, min_scale)
 
 
@@ -309,7 +308,7 @@ def _gather(gradient: Tensor) -> Tensor:
 
 def _route(gradient: Tensor, difference: Tensor, first: Tensor, second: Tensor) -> None:
     """Send `gradient` to `second` where `difference` is positive, to `first` elsewhere; `first` may be `gradient`."""
-    _threshold_backward.grad_input(gradient, difference, 0, grad_input=second)
+    _private_threshold_backward.grad_input(gradient, difference, 0, grad_input=second)
     torch.sub(gradient, second, out=first)
 
 
@@ -348,7 +347,7 @@ def convolve_and_pool(
     Tensor of shape (batch, n_filters * ceil(height / 2) * ceil(width / 2))
         The pooled convolution.
     """
-    if index is None or _threshold_backward is None or x.requires_grad:
+    if index is None or _private_threshold_backward is None or x.requires_grad:
         return plain_convolve_and_pool(x, weight, bias, image_shape)
     return _ConvolveAndPool.apply(x, weight, bias, index)
 
@@ -369,10 +368,10 @@ def gradients(
     if not pairs:
         return [None] * len(parameters)
     outputs, weights = zip(*pairs, strict=True)
-    if _run_backward is None:
+    if _private_run_backward is None:
         return torch.autograd.grad(outputs, parameters, weights, allow_unused=True)
     # torch.autograd.grad ends in this call, after checks that take a fiftieth of a step.
-    return _run_backward(
+    return _private_run_backward(
         outputs, weights, False, False, tuple(parameters), allow_unreachable=True, accumulate_grad=False
     )
 
@@ -400,12 +399,12 @@ def adam_(
     ----------
     .. [1] Kingma, D. P. and Ba, J., "Adam: a method for stochastic optimization", ICLR 2015.
     """
-    if _fused_adam_ is None or _foreach_add_ is None:
+    if _private_fused_adam_ is None or _private_foreach_add_ is None:
         plain_adam_(parameters, gradients, means, squares, n_steps, learning_rate)
         return
-    _foreach_add_(n_steps, 1)
+    _private_foreach_add_(n_steps, 1)
     # torch.optim.Adam(fused=True) ends in this call, after as much time again on a small network.
-    _fused_adam_(
+    _private_fused_adam_(
         parameters,
         gradients,
         means,
