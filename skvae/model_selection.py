@@ -145,7 +145,7 @@ def regime_search(
     ----------
     transformers : dict of str to transformer or "passthrough"
         The representations, by name. Each is a transformer that can be pickled, or a `Pipeline` of them. An integer
-        `random_state` makes the results reproducible.
+        `random_state` makes the results reproducible. With None too, the cache gives the result of the first fit again.
     classifiers : dict of str to classifier
         The classifiers, by name.
     cv : RegimeSplit, default=None
