@@ -122,7 +122,7 @@ class _LabeledRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         where = torch.from_numpy(index)
-        return self.rows[where].x, self.labels[where]
+        return self.rows.take(self.rows.place(where)).x, self.labels[where]
 
 
 class _Minibatches:

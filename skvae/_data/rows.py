@@ -45,16 +45,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
-    def empty_like(self) -> "Batch":
-        """Return a batch of the same kind, with room for other rows."""
-        return Batch(torch.empty_like(self.x), None if self.observed is None else torch.empty_like(self.observed))
-
-    def copy_(self, other: "Batch") -> None:
-        """Take over the entries of `other`, which is of the same kind."""
-        self.x.copy_(other.x)
-        if self.observed is not None and other.observed is not None:
-            self.observed.copy_(other.observed)
-
 
 @dataclass(frozen=True, slots=True)
 class Units:
@@ -159,7 +149,7 @@ class Rows:
 
     def __init__(self, X: NDArray[Any], units: Units, device: torch.device, *, read_often: bool = False) -> None:
         self.X, self.units, self.device = X, units, device
-        self.index: NDArray[np.intp] | None = None
+        self._index: Tensor | None = None
         narrow = np.result_type(X.dtype, np.float32) == np.float32 and units.fit_float32
         self._dtype = torch.float32 if narrow else torch.float64
         # The data as a tensor: on the device, or in the memory of X.
@@ -175,28 +165,43 @@ class Rows:
         if index is None:
             return self
         chosen = object.__new__(Rows)
-        vars(chosen).update(vars(self), index=index if self.index is None else self.index[index])
+        vars(chosen).update(vars(self), _index=self.place(torch.from_numpy(index)))
         return chosen
 
     def __len__(self) -> int:
-        return len(self.X) if self.index is None else len(self.index)
+        return len(self.X) if self._index is None else len(self._index)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether all the data are on a device, so that a batch can be taken there by numbers that are there."""
+        return self._source is not None and self._source.is_cuda
 
     @property
     def n_features(self) -> int:
         """The number of columns."""
         return self.X.shape[1]
 
-    def __getitem__(self, rows: slice | Tensor) -> Batch:
-        if self.index is not None:
-            rows = torch.from_numpy(self.index[rows.numpy() if isinstance(rows, Tensor) else rows])
-        if self._source is None:
-            block = as_tensor(self.X[rows.numpy() if isinstance(rows, Tensor) else rows])
-            if self.device.type == "cuda":
-                block = block.pin_memory().to(self.device, non_blocking=True)
-        elif isinstance(rows, Tensor):
-            block = self._source.index_select(0, rows.to(self.device))
-        else:
-            block = self._source[rows]
+    def place(self, rows: Tensor) -> Tensor:
+        """Return the numbers that rows have in `X`, where they will be looked up."""
+        if self.on_device:
+            rows = rows.to(self.device)
+        return rows if self._index is None else self._index[rows]
+
+    def take(self, placed: Tensor) -> Batch:
+        """Return the rows whose numbers in `X` are what `place` returned."""
+        if self._source is not None:
+            return self._convert(self._source.index_select(0, placed))
+        return self._convert(self._send(as_tensor(self.X[placed.numpy()])))
+
+    def __getitem__(self, rows: slice) -> Batch:
+        if self._index is not None:
+            return self.take(self._index[rows])
+        return self._convert(self._send(as_tensor(self.X[rows])) if self._source is None else self._source[rows])
+
+    def _send(self, block: Tensor) -> Tensor:
+        return block.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else block
+
+    def _convert(self, block: Tensor) -> Batch:
         return Batch(self.units.apply(block, self._dtype).to(self.device, torch.float32))
 
     def blocks(self, n_rows: int) -> Iterator[Batch]:

@@ -2,22 +2,20 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import torch
-
-from skvae._data.rows import Batch
+from torch import Tensor
 
 __all__ = ["RecordedSteps"]
 
 
 class RecordedSteps:
-    """Steps that are recorded once for each size of batch and then replayed.
+    """Steps that are recorded once for each size of a minibatch and then replayed.
 
     Parameters
     ----------
     generator : torch.Generator
-        What the step draws from; each replay goes on where the one before it stopped.
+        What a step draws from; each replay goes on where the one before it stopped.
     """
 
     # Libraries set themselves up in the first steps, which a recording must not contain; and a recording takes as long
@@ -29,32 +27,34 @@ class RecordedSteps:
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
-        self._n_seen: dict[Any, int] = {}
-        self._recorded: dict[Any, tuple[Batch, Callable[[], None]]] = {}
+        self._n_seen: dict[int, int] = {}
+        self._recorded: dict[int, tuple[Tensor, Callable[[], None]]] = {}
 
-    def __call__(self, step: Callable[[Batch], None], batch: Batch) -> None:
-        """Take `step`, always the same one, on `batch`. What it reads and writes besides must stay where it is."""
-        kind = len(batch), batch.observed is None
-        n_seen = self._n_seen[kind] = self._n_seen.get(kind, 0) + 1
+    def __call__(self, step: Callable[[Tensor], None], rows: Tensor) -> None:
+        """Take `step`, always the same one, on the rows with these numbers.
+
+        What it reads and writes besides must stay where it is.
+        """
+        size = len(rows)
+        n_seen = self._n_seen[size] = self._n_seen.get(size, 0) + 1
         if n_seen <= self.n_ordinary:
-            step(batch)
+            step(rows)
             return
-        if kind not in self._recorded:
-            held = batch.empty_like()
-            self._recorded[kind] = held, self._record(step, held)
-        held, replay = self._recorded[kind]
-        held.copy_(batch)
+        if size not in self._recorded:
+            held = torch.empty_like(rows)
+            self._recorded[size] = held, self._record(step, held)
+        held, replay = self._recorded[size]
+        held.copy_(rows)
         replay()
 
-    def _record(self, step: Callable[[Batch], None], held: Batch) -> Callable[[], None]:
-        """Record `step` on what `held` will hold; nothing is computed yet."""
-        device = held.x.device
+    def _record(self, step: Callable[[Tensor], None], held: Tensor) -> Callable[[], None]:
+        """Record `step` on the rows whose numbers `held` will hold; nothing is computed yet."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         with (
             self._recording,
-            torch.cuda.device(device),
-            torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"),
+            torch.cuda.device(held.device),
+            torch.cuda.graph(graph, stream=torch.cuda.Stream(held.device), capture_error_mode="thread_local"),
         ):
             step(held)
         return graph.replay

@@ -1,5 +1,6 @@
 """One training: its model, optimizer, random streams, history and epoch as one object with a state, and its loop."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skvae._data.checks import spawn_seeds
-from skvae._data.rows import Batch, Rows
+from skvae._data.rows import Rows
 from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.optimizer import Adam
@@ -190,23 +192,24 @@ class Run:
         """Train on every row once, and record the epoch."""
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.model.train()
-        order = torch.randperm(len(rows), generator=self.order, device="cpu")
+        step = functools.partial(self._step, rows)
+        if rows.on_device and self._recorded_steps is not None:
+            step = functools.partial(self._recorded_steps, step)
+        order = rows.place(torch.randperm(len(rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):
-            for index in order.split(min(self.batch_size, len(rows))):
-                first, stop = self.group.part(len(index))
-                self.noise.first, self.noise.n_rows = first, len(index)
-                if first == stop:
-                    self._step_without_rows(rows[index[:1]])
-                elif self._recorded_steps is not None:
-                    self._recorded_steps(self._step, rows[index[first:stop]])
+            for minibatch in order.split(min(self.batch_size, len(rows))):
+                first, stop = self.group.part(len(minibatch))
+                self.noise.first, self.noise.n_rows = first, len(minibatch)
+                if first < stop:
+                    step(minibatch[first:stop])
                 else:
-                    self._step(rows[index[first:stop]])
+                    self._step_without_rows(rows, minibatch[:1])
         self.model.eval()
         self._record(rows)
 
-    def _step(self, batch: Batch) -> None:
-        """Take one step: down the gradient of ``kl_weight * KL - log likelihood``, in the mean over the minibatch."""
-        terms = self.model.terms(batch, self.noise)
+    def _step(self, rows: Rows, placed: Tensor) -> None:
+        """Take one step: down the gradient of ``beta * KL - log likelihood``, in the mean over the minibatch."""
+        terms = self.model.terms(rows.take(placed), self.noise)
         for total, term in zip(self._sums, terms, strict=True):
             total += term.detach()
         # The objective is the sum of the terms with these weights.
@@ -215,10 +218,10 @@ class Run:
         gradients = ops.gradients(terms, weights, parameters)
         self.optimizer.step(self.group.sum_gradients(gradients, parameters))
 
-    def _step_without_rows(self, batch: Batch) -> None:
+    def _step_without_rows(self, rows: Rows, placed: Tensor) -> None:
         """Take part in a step of which this process has no row: one that counts for nothing keeps draws in step."""
         with torch.no_grad():
-            self.model.terms(batch, self.noise)
+            self.model.terms(rows.take(placed), self.noise)
         parameters = self.optimizer.parameters
         self.optimizer.step(self.group.sum_gradients([None] * len(parameters), parameters))
 
