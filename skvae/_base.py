@@ -72,6 +72,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     _activation: str
 
     module_: VAE
+    _run_state: dict[str, Any]
 
     @abstractmethod
     def make_likelihood(self) -> Likelihood:
@@ -153,8 +154,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             run = self._start(vae, seeds, group, hooks, goes_on=fitted is not None)
             saving.restore(run)
             run.train(rows.subset(index), self.max_iter)
-            vars(self).update(run.results())
-            vars(self).pop("_run_state", None)
+            self.__dict__.update(run.results())
+            self.__dict__.pop("_run_state", None)
             callbacks.end_fit()
         return self
 
@@ -202,7 +203,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             if hasattr(self, "_run_state"):
                 run.load_streams(self._run_state)
             run.train(rows, 1)
-            vars(self).update(run.results())
+            self.__dict__.update(run.results())
             self._run_state = run.streams()
         return self
 
@@ -292,7 +293,11 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         return self._decode(vae, check_latent(Z, vae.n_components), None)
 
     def sample(
-        self, n_samples: int = 1, *, random_state: Any = None, observation_noise: bool = False
+        self,
+        n_samples: int = 1,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+        observation_noise: bool = False,
     ) -> NDArray[np.float32]:
         """Generate rows from the model: z from the prior N(0, I), decoded.
 

@@ -242,7 +242,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 verbose=int(self.verbose),
             )
             net.notify("on_train_begin", X=train, y=None)
-            history = {name: [] for name in _RECORDS if valid is not None or not name.startswith("validation")}
+            names = [name for name in _RECORDS if valid is not None or not name.startswith("validation")]
+            history: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(self.max_iter):
                 task = context.subcontext(task_name="epoch")
                 task.call_on_fit_task_begin(estimator=self, **hook_arguments)
@@ -251,7 +252,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
                     break
             net.notify("on_train_end", X=train, y=None)
-            vars(self).update(self._fitted(net, history))
+            self.__dict__.update(self._fitted(net, history))
             context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
         return self
 
@@ -273,14 +274,12 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     def _configuration(self, n_features: int, seed: int) -> dict[str, Any]:
         """Return the arguments of the network."""
-        shape = _most_square(n_features)
-        if self.image_shape is not None:
-            shape = image_dimensions(self.image_shape, n_features)
+        given = None if self.image_shape is None else image_dimensions(self.image_shape, n_features)
         return {
             "n_classes": len(self.classes_),
             "activation": self.activation,
             "seed": seed,
-            "image_shape": shape,
+            "image_shape": given or _most_square(n_features),
         }
 
     def _make_net(self, config: dict[str, Any], **parameters: Any) -> NeuralNetClassifier:

@@ -375,7 +375,7 @@ class ContinuousBernoulli(ExponentialFamily):
         return torch.where(self.logits.isinf(), (self.logits > 0).to(quantile.dtype), quantile)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return reparametrised samples: the quantiles of uniform draws from torch's global generator."""
+        """Return reparametrized samples: the quantiles of uniform draws from torch's global generator."""
         shape = self._extended_shape(sample_shape)
         return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 

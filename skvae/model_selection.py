@@ -36,7 +36,7 @@ _REGIMES = ("large", "small")
 _RESERVED = ("steps", "memory", "verbose", "transform_input")
 
 
-class RegimeSplit(BaseCrossValidator):  # type: ignore[misc]  # scikit-learn has no type annotations
+class RegimeSplit(BaseCrossValidator):
     """Cross-validation in two regimes, of one large and one small part of the data.
 
     The first split trains on the large part and tests on the small part. The second split does the opposite.
@@ -145,7 +145,7 @@ def regime_search(
     ----------
     transformers : dict of str to transformer or "passthrough"
         The representations, by name. Each is a transformer that can be pickled, or a `Pipeline` of them. An integer
-        `random_state` makes the results reproducible.
+        `random_state` makes the results reproducible. With None too, the cache gives the result of the first fit again.
     classifiers : dict of str to classifier
         The classifiers, by name.
     cv : RegimeSplit, default=None

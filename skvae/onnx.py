@@ -10,20 +10,23 @@ import copy
 import logging
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
-from torch import nn
+from torch import Tensor, nn
 
 from skvae import distributions
 from skvae._base import BaseVAETransformer
 from skvae._data.checks import check_is_fitted
 from skvae._model.networks import ConvEncoder, DenseNetwork, UserModule
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
-from skvae.likelihoods import ContinuousBernoulliLikelihood, NormalLikelihood
+from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
 try:
     import onnx
@@ -48,7 +51,7 @@ _OLDEST_OPSET = 11
 _exporting = threading.Lock()
 
 
-def to_onnx(estimator):
+def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     """Return what a fitted estimator computes as an ONNX graph.
 
     The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
@@ -111,7 +114,7 @@ def to_onnx(estimator):
     )
 
 
-def decoder_to_onnx(vae):
+def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     """Return the decoder of a fitted VAE as an ONNX graph.
 
     Its input is ``"Z"``, a float32 tensor of shape (n_samples, n_components), and its output ``"X"`` what
@@ -168,7 +171,7 @@ def decoder_to_onnx(vae):
 class _Decoder(TransformerMixin, BaseEstimator):
     """The decoder of a VAE as a transformer of its own."""
 
-    def __init__(self, vae):
+    def __init__(self, vae: BaseVAETransformer) -> None:
         self.vae = vae
 
 
@@ -183,13 +186,13 @@ class _Graph:
         What holds nodes and constants.
     """
 
-    def __init__(self, scope, container):
+    def __init__(self, scope: Any, container: Any) -> None:
         self.scope, self.container = scope, container
         self.opset = container.target_opset_any_domain("")
         if self.opset < _OLDEST_OPSET:
             raise ValueError(f"target_opset={self.opset} is too old: skvae writes version {_OLDEST_OPSET} or newer.")
 
-    def add(self, op_type, *inputs, **attributes):
+    def add(self, op_type: str, *inputs: ArrayLike, **attributes: Any) -> str:
         """Add a node, whose inputs are names of what is there or arrays, and return the name of its output."""
         names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
         output = self.scope.get_unique_variable_name(op_type.lower())
@@ -197,16 +200,16 @@ class _Graph:
         self.container.add_node(op_type, names, output, name=name, **attributes)
         return output
 
-    def _constant(self, value):
+    def _constant(self, value: ArrayLike) -> str:
         name = self.scope.get_unique_variable_name("constant")
         self.container.initializers.append(onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def finish(self, name, variable):
+    def finish(self, name: str, variable: Any) -> None:
         """Make what has this name a variable of skl2onnx."""
         self.container.add_node("Identity", name, variable.full_name, name=self.scope.get_unique_operator_name("Out"))
 
-    def add_module(self, role, module, x, n_inputs):
+    def add_module(self, role: str, module: nn.Module, x: str, n_inputs: int) -> str:
         """Add what torch makes of `module`, applied to `x`, and return the name of its output in float32."""
         model = _export(role, module, n_inputs, self.opset)
         graph, prefix = model.graph, f"{self.scope.get_unique_operator_name(role)}_"
@@ -235,7 +238,7 @@ class _Graph:
         return self.add("If", self.add("Less", np.array(-1), self.add("Size", x)), then_branch=graph, else_branch=other)
 
 
-def _graphs(graph):
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and those of its branches."""
     yield graph
     for node in graph.node:
@@ -244,7 +247,7 @@ def _graphs(graph):
                 yield from _graphs(branch)
 
 
-def _add_prefix(whole, prefix):
+def _add_prefix(whole: onnx.GraphProto, prefix: str) -> None:
     """Put `prefix` ahead of every name in a graph and its branches; what has no name gets none."""
     for graph in _graphs(whole):
         for node in graph.node:
@@ -255,7 +258,7 @@ def _add_prefix(whole, prefix):
             value.name = prefix + value.name
 
 
-def _remove_origin(whole):
+def _remove_origin(whole: onnx.GraphProto) -> None:
     """Remove what torch notes of where in the source, and in which file, each part comes from."""
     for graph in _graphs(whole):
         for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
@@ -263,7 +266,7 @@ def _remove_origin(whole):
             part.ClearField("metadata_props")
 
 
-def _export(role, module, n_inputs, opset):
+def _export(role: str, module: nn.Module, n_inputs: int, opset: int) -> onnx.ModelProto:
     """Return the model that torch's exporter makes of a module of the user's own."""
     try:
         import onnxscript  # noqa: F401
@@ -276,7 +279,8 @@ def _export(role, module, n_inputs, opset):
         with _exporting, _quiet(logging.getLogger("torch.onnx")), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own code
             program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n_samples")},))
-            model = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False).model_proto
+            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+            model = cast("torch.onnx.ONNXProgram", exported).model_proto  # None is for dynamo=False
     except Exception as error:
         raise ValueError(
             f"torch cannot export the {role} {name} to ONNX: {str(error).strip().splitlines()[0]} It has to be one "
@@ -294,7 +298,7 @@ def _export(role, module, n_inputs, opset):
 
 
 @contextlib.contextmanager
-def _quiet(logger):
+def _quiet(logger: logging.Logger) -> Iterator[None]:
     """Have a logger say nothing but errors: torch lists the packages that it could do with."""
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -307,15 +311,15 @@ def _quiet(logger):
 class _Mean(nn.Module):
     """The mean of a likelihood of the user's own."""
 
-    def __init__(self, likelihood):
+    def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
         self.likelihood = likelihood
 
-    def forward(self, parameters):
+    def forward(self, parameters: Tensor) -> Tensor:
         return self.likelihood.mean(parameters)
 
 
-def _check_method(vae, name):
+def _check_method(vae: BaseVAETransformer, name: str) -> None:
     """Raise ValueError when the class has a method of its own where the graph would have that of this library."""
     if getattr(type(vae), name) is not getattr(BaseVAETransformer, name):
         raise ValueError(
@@ -324,7 +328,7 @@ def _check_method(vae, name):
         )
 
 
-def _convert_encoder(scope, operator, container):
+def _convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     """Write what `transform` computes: the posterior mean."""
     vae = operator.raw_operator
     graph = _Graph(scope, container)
@@ -343,7 +347,7 @@ def _convert_encoder(scope, operator, container):
     graph.finish(mean, operator.outputs[0])
 
 
-def _convert_decoder(scope, operator, container):
+def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     """Write what `inverse_transform` computes: the mean of the likelihood in the units of the data."""
     vae, (source,) = operator.raw_operator.vae, operator.inputs
     _check_method(vae, "inverse_transform")
@@ -362,7 +366,7 @@ def _convert_decoder(scope, operator, container):
     graph.finish(x, operator.outputs[0])
 
 
-def _convert_classifier(scope, operator, container):
+def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     """Write the labels and the probabilities of a CNN classifier."""
     classifier = operator.raw_operator
     labels, probabilities = operator.outputs
@@ -380,22 +384,23 @@ def _convert_classifier(scope, operator, container):
     graph.finish(graph.add("Gather", classes, graph.add("ArgMax", x, axis=1, keepdims=0)), labels)
 
 
-def _add_rows(graph, variables, dtype):
+def _add_rows(graph: _Graph, variables: Sequence[Any], dtype: DTypeLike) -> str:
     """Write the variables side by side; they are one, or with a DataFrame the columns."""
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     names = [graph.add("Cast", variable.full_name, to=to) for variable in variables]
     return names[0] if len(names) == 1 else graph.add("Concat", *names, axis=1)
 
 
-def _add_network(graph, role, network, x, n_inputs, n_wanted):
+def _add_network(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
     """Write an encoder or a decoder and return the name of its output's first `n_wanted` columns."""
     if type(network) is ConvEncoder:
         x = _add_images(graph, x, network.config["image_shape"])
-        for layer in (network.convolution, nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()):
+        layers: list[nn.Module] = [network.convolution, nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()]
+        for layer in layers:
             x = _add_layer(graph, layer, x)
         network = network.dense
     if type(network) is DenseNetwork:
-        *hidden, last = network.layers
+        *hidden, last = cast("list[nn.Linear]", network.layers)
         for layer in hidden:
             x = graph.add(_ACTIVATIONS[network.config["activation"]], _add_layer(graph, layer, x))
         return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
@@ -403,18 +408,18 @@ def _add_network(graph, role, network, x, n_inputs, n_wanted):
     return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))
 
 
-def _add_images(graph, x, image_shape):
+def _add_images(graph: _Graph, x: str, image_shape: Sequence[int]) -> str:
     """Write rows as images with the channels first; a 0 in a shape keeps the number of rows."""
     return graph.add("Transpose", graph.add("Reshape", x, np.array([0, *image_shape])), perm=[0, 3, 1, 2])
 
 
-def _add_layer(graph, layer, x):
+def _add_layer(graph: _Graph, layer: nn.Module, x: str) -> str:
     """Write a layer of the built-in networks."""
     match layer:
         case nn.Linear():
             return graph.add("Gemm", x, _array(layer.weight), _array(layer.bias), transB=1)
-        case nn.Conv2d():
-            return graph.add("Conv", x, _array(layer.weight), _array(layer.bias), pads=[1, 1, 1, 1])
+        case nn.Conv2d(bias=Tensor() as bias):
+            return graph.add("Conv", x, _array(layer.weight), _array(bias), pads=[1, 1, 1, 1])
         case nn.MaxPool2d():
             return graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
         case nn.Flatten():
@@ -426,11 +431,11 @@ def _add_layer(graph, layer, x):
     raise NotImplementedError(f"There is no converter for the layer {type(layer).__name__}.")
 
 
-def _array(parameter):
+def _array(parameter: Tensor) -> NDArray[Any]:
     return parameter.detach().cpu().numpy()
 
 
-def _add_continuous_bernoulli_mean(graph, e):
+def _add_continuous_bernoulli_mean(graph: _Graph, e: str) -> str:
     """Write the mean for the logits `e`, as `skvae.distributions` computes it: from the likelier end of [0, 1].
 
     With a = |e| that end is ahead by 1 / a - 1 / (exp(a) - 1), or for a < 1, where this cancels, by a series.
@@ -438,7 +443,8 @@ def _add_continuous_bernoulli_mean(graph, e):
     a, one = graph.add("Abs", e), np.float32(1)
     near, far = graph.add("Min", a, one), graph.add("Max", a, one)
     square = graph.add("Mul", near, near)
-    *coefficients, series = map(np.float32, distributions._MEAN_SERIES[: distributions._FLOAT32_TERMS])
+    *coefficients, last = map(np.float32, distributions._MEAN_SERIES[: distributions._FLOAT32_TERMS])
+    series: ArrayLike = last
     for coefficient in reversed(coefficients):
         series = graph.add("Add", graph.add("Mul", square, series), coefficient)
     series = graph.add("Sub", np.float32(0.5), graph.add("Mul", near, series))
@@ -448,7 +454,7 @@ def _add_continuous_bernoulli_mean(graph, e):
     return graph.add("Where", graph.add("Less", e, np.float32(0)), lower, graph.add("Sub", one, lower))
 
 
-def _parse_encoder(scope, model, inputs, custom_parsers=None):
+def _parse_encoder(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
     """Declare the output, which is float32 for any input."""
     operator = scope.declare_local_operator("SkvaeEncoder", model)
     operator.inputs = inputs
@@ -456,19 +462,19 @@ def _parse_encoder(scope, model, inputs, custom_parsers=None):
     return operator.outputs
 
 
-def _shape_encoder(operator):
+def _shape_encoder(operator: Any) -> None:
     vae = operator.raw_operator
     check_is_fitted(vae)
     n_rows = operator.inputs[0].get_first_dimension()
     operator.outputs[0].type = FloatTensorType([n_rows, vae.module_.n_components])
 
 
-def _shape_decoder(operator):
+def _shape_decoder(operator: Any) -> None:
     n_rows = operator.inputs[0].get_first_dimension()
     operator.outputs[0].type = FloatTensorType([n_rows, operator.raw_operator.vae.n_features_in_])
 
 
-def _register():
+def _register() -> None:
     """Tell skl2onnx about the estimators, those derived from them elsewhere included."""
     classes = [BaseVAETransformer]
     for cls in classes:  # which grows on the way

@@ -32,7 +32,7 @@ def classifier_class(request):
 
 
 @pytest.fixture(scope="session")
-def labelled():
+def labeled():
     """Digits in [0, 1] and their labels."""
     X, y = load_digits(return_X_y=True)
     return X[:400] / 16, y[:400]
@@ -79,8 +79,8 @@ def logits_by_hand(classifier, X, shape):
     ("n_features", "image_shape", "shape"),
     [(64, None, (8, 8, 1)), (20, None, (4, 5, 1)), (7, None, (1, 7, 1)), (60, (4, 5, 3), (4, 5, 3))],
 )
-def test_the_networks_are_those_described(classifier_class, activation, n_features, image_shape, shape, labelled):
-    X, y = labelled
+def test_the_networks_are_those_described(classifier_class, activation, n_features, image_shape, shape, labeled):
+    X, y = labeled
     X = np.ascontiguousarray(X[:, :n_features])
     classifier = classifier_class(activation=activation, image_shape=image_shape, max_iter=2, random_state=0)
     classifier.fit(X, y)
@@ -88,7 +88,7 @@ def test_the_networks_are_those_described(classifier_class, activation, n_featur
     np.testing.assert_allclose(classifier.predict_proba(X), expected, atol=1e-6)
 
 
-def test_number_of_weights(labelled):
+def test_number_of_weights(labeled):
     X, y = np.zeros((10, 784)), np.arange(10)
     sizes = {SimpleCNNClassifier: 320 + 25088 * 10 + 10, MultilayerCNNClassifier: 320 + 6272 * 128 + 128 + 1290}
     for classifier_class, size in sizes.items():
@@ -96,22 +96,22 @@ def test_number_of_weights(labelled):
         assert sum(parameter.numel() for parameter in module.parameters()) == size
 
 
-def test_it_holds_a_skorch_net_that_works_by_itself(classifier_class, labelled):
-    X, y = labelled
+def test_it_holds_a_skorch_net_that_works_by_itself(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     assert isinstance(classifier.net_, NeuralNetClassifier)
     probabilities = classifier.net_.predict_proba(X.astype(np.float32))
     np.testing.assert_allclose(probabilities, classifier.predict_proba(X), atol=1e-6)
 
 
-def test_learns(classifier_class, labelled):
-    X, y = labelled
+def test_learns(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=40, random_state=0).fit(X[:300], y[:300])
     assert classifier.score(X[300:], y[300:]) > 0.85
 
 
-def test_history_against_predictions(classifier_class, labelled):
-    X, y = labelled
+def test_history_against_predictions(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=3, random_state=0)
     classifier.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
     assert {name: len(values) for name, values in classifier.history_.items()} == {
@@ -127,8 +127,8 @@ def test_history_against_predictions(classifier_class, labelled):
     assert without.history_ == {name: classifier.history_[name] for name in ("loss", "accuracy")}
 
 
-def test_first_loss_is_that_of_the_first_weights(classifier_class, labelled):
-    X, y = labelled
+def test_first_loss_is_that_of_the_first_weights(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=1, batch_size=1000, random_state=0).fit(X, y)
     # Before any step, Glorot weights hardly tell the classes apart.
     assert classifier.history_["loss"][0] == pytest.approx(math.log(10), abs=0.3)
@@ -144,8 +144,8 @@ def test_first_loss_is_that_of_the_first_weights(classifier_class, labelled):
     ],
     ids=["str", "float", "bool", "categorical"],
 )
-def test_any_labels(classifier_class, labelled, labels):
-    X, y = labelled
+def test_any_labels(classifier_class, labeled, labels):
+    X, y = labeled
     y = labels[y % 3]
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     assert set(classifier.predict(X)) <= set(y)
@@ -153,8 +153,8 @@ def test_any_labels(classifier_class, labelled, labels):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float64, ">f4"])
-def test_any_dtype(classifier_class, labelled, dtype):
-    X, y = labelled
+def test_any_dtype(classifier_class, labeled, dtype):
+    X, y = labeled
     X = (X * 16).astype(np.uint8)
     reference = classifier_class(max_iter=2, random_state=0).fit(X.astype(np.float32), y).predict_proba(X)
     np.testing.assert_array_equal(
@@ -162,8 +162,8 @@ def test_any_dtype(classifier_class, labelled, dtype):
     )
 
 
-def test_random_state_alone_decides(classifier_class, labelled):
-    X, y = labelled
+def test_random_state_alone_decides(classifier_class, labeled):
+    X, y = labeled
     first, second = (classifier_class(max_iter=2, random_state=3).fit(X, y).predict_proba(X) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, classifier_class(max_iter=2, random_state=4).fit(X, y).predict_proba(X))
@@ -175,8 +175,8 @@ def test_random_state_alone_decides(classifier_class, labelled):
     [(torch.set_default_device, "meta", None), (torch.set_default_dtype, torch.float64, torch.float32)],
     ids=["device", "dtype"],
 )
-def test_defaults_of_torch_have_no_part_in_it(classifier_class, labelled, change, value, default):
-    X, y = labelled
+def test_defaults_of_torch_have_no_part_in_it(classifier_class, labeled, change, value, default):
+    X, y = labeled
     expected = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
     change(value)
     try:
@@ -188,8 +188,8 @@ def test_defaults_of_torch_have_no_part_in_it(classifier_class, labelled, change
     np.testing.assert_array_equal(changed, expected)
 
 
-def test_fits_in_threads_do_not_disturb_each_other(classifier_class, labelled):
-    X, y = labelled
+def test_fits_in_threads_do_not_disturb_each_other(classifier_class, labeled):
+    X, y = labeled
     alone = classifier_class(max_iter=3, random_state=0).fit(X, y).predict_proba(X)
     results = [None] * 4
 
@@ -205,8 +205,8 @@ def test_fits_in_threads_do_not_disturb_each_other(classifier_class, labelled):
         np.testing.assert_array_equal(result, alone)
 
 
-def test_pickles_small_and_without_data(classifier_class, labelled):
-    X, y = labelled
+def test_pickles_small_and_without_data(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=5, batch_size=4, random_state=0)
     classifier.fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
     weights = sum(parameter.numel() * 4 for parameter in classifier.net_.module_.parameters())
@@ -219,8 +219,8 @@ def test_pickles_small_and_without_data(classifier_class, labelled):
     assert len(pickle.dumps(classifier)) < 1.1 * weights + 50_000
 
 
-def test_a_clone_of_the_net_has_learned_nothing(classifier_class, labelled):
-    X, y = labelled
+def test_a_clone_of_the_net_has_learned_nothing(classifier_class, labeled):
+    X, y = labeled
     X = X.astype(np.float32)
     classifier = classifier_class(max_iter=20, random_state=0).fit(X, y)
     assert classifier.net_.score(X, y) > 0.8
@@ -228,8 +228,8 @@ def test_a_clone_of_the_net_has_learned_nothing(classifier_class, labelled):
     assert classifier.net_.partial_fit(X, y).score(X, y) > 0.8
 
 
-def test_loads_whatever_its_parameters_have_become(classifier_class, labelled):
-    X, y = labelled
+def test_loads_whatever_its_parameters_have_become(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     expected = classifier.predict_proba(X)
     classifier.set_params(learning_rate_init=-1, batch_size="a", verbose="b", activation="c", image_shape=7)
@@ -239,16 +239,16 @@ def test_loads_whatever_its_parameters_have_become(classifier_class, labelled):
     np.testing.assert_array_equal(classifier.predict_proba(X), expected)
 
 
-def test_stands_behind_a_vae(classifier_class, labelled):
-    X, y = labelled
+def test_stands_behind_a_vae(classifier_class, labeled):
+    X, y = labeled
     vae = NormalVAETransformer(20, max_iter=10, random_state=0)
     pipeline = make_pipeline(vae, classifier_class(max_iter=10, random_state=0)).fit(X, y)
     assert pipeline[-1].net_.module_.config["image_shape"] == (4, 5, 1)
     assert pipeline.score(X, y) > 0.3
 
 
-def test_callbacks_see_every_epoch_and_may_stop(classifier_class, labelled):
-    X, y = labelled
+def test_callbacks_see_every_epoch_and_may_stop(classifier_class, labeled):
+    X, y = labeled
     monitor = ScoringMonitor(scoring="accuracy")
     classifier = classifier_class(max_iter=3, random_state=0).set_callbacks(monitor).fit(X, y)
     epochs = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
@@ -265,8 +265,8 @@ class StopAtOnce(Callback):
         return True
 
 
-def test_a_callback_may_stop(classifier_class, labelled):
-    classifier = classifier_class(max_iter=5).set_callbacks(StopAtOnce()).fit(*labelled)
+def test_a_callback_may_stop(classifier_class, labeled):
+    classifier = classifier_class(max_iter=5).set_callbacks(StopAtOnce()).fit(*labeled)
     assert classifier.n_iter_ == len(classifier.history_["loss"]) == 1
 
 
@@ -276,8 +276,8 @@ class Interrupt(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_is_not_swallowed(classifier_class, labelled):
-    X, y = labelled
+def test_ctrl_c_is_not_swallowed(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     before = classifier.predict_proba(X)
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -289,19 +289,19 @@ def test_ctrl_c_is_not_swallowed(classifier_class, labelled):
     np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
-def test_what_interrupts_a_minibatch_is_not_swallowed(classifier_class, labelled, monkeypatch):
+def test_what_interrupts_a_minibatch_is_not_swallowed(classifier_class, labeled, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(NeuralNetClassifier, "train_step", interrupted)
     classifier = classifier_class(max_iter=2)
     with pytest.raises(KeyboardInterrupt):
-        classifier.fit(*labelled)
+        classifier.fit(*labeled)
     assert not hasattr(classifier, "net_")
 
 
-def test_divergence_is_an_error(classifier_class, labelled):
-    X, y = labelled
+def test_divergence_is_an_error(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     before = classifier.predict_proba(X)
     with pytest.raises(ValueError, match=r"Training diverged in epoch \d: .*learning_rate_init"):
@@ -309,8 +309,8 @@ def test_divergence_is_an_error(classifier_class, labelled):
     np.testing.assert_array_equal(classifier.predict_proba(X), before)
 
 
-def test_errors_say_what_is_wrong(classifier_class, labelled):
-    X, y = labelled
+def test_errors_say_what_is_wrong(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=1)
     with pytest.raises(ValueError, match="X_val and y_val belong together"):
         classifier.fit(X, y, X_val=X)
@@ -334,8 +334,8 @@ def test_errors_say_what_is_wrong(classifier_class, labelled):
         classifier_class(device="quantum").fit(X, y)
 
 
-def test_embed_is_what_the_last_layer_sees(classifier_class, labelled):
-    X, y = labelled
+def test_embed_is_what_the_last_layer_sees(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     head = classifier.net_.module_.head
     logits = classifier.embed(X) @ head.weight.detach().numpy().T + head.bias.detach().numpy()
@@ -343,8 +343,8 @@ def test_embed_is_what_the_last_layer_sees(classifier_class, labelled):
     np.testing.assert_allclose(probabilities, classifier.predict_proba(X), atol=1e-6)
 
 
-def test_what_overflows_is_an_error(classifier_class, labelled):
-    X, y = labelled
+def test_what_overflows_is_an_error(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     far = np.where(np.random.RandomState(0).rand(5, 64) > 0.5, 3.4e38, -3.4e38)
     for method in (classifier.predict, classifier.predict_proba):
@@ -354,8 +354,8 @@ def test_what_overflows_is_an_error(classifier_class, labelled):
         classifier.fit(X, y, X_val=far, y_val=y[:5])
 
 
-def test_what_the_last_step_leaves_is_tried(classifier_class, labelled):
-    X, y = labelled
+def test_what_the_last_step_leaves_is_tried(classifier_class, labeled):
+    X, y = labeled
     classifier = classifier_class(max_iter=2, random_state=0).fit(X, y)
     before = classifier.predict_proba(X).tobytes()
     with pytest.raises(ValueError, match="diverged in epoch 1: .*its last step has left.*smaller learning_rate_init"):
@@ -363,8 +363,8 @@ def test_what_the_last_step_leaves_is_tried(classifier_class, labelled):
     assert classifier.predict_proba(X).tobytes() == before
 
 
-def test_autocast_outside_has_no_part_in_it(classifier_class, labelled):
-    X, y = labelled
+def test_autocast_outside_has_no_part_in_it(classifier_class, labeled):
+    X, y = labeled
     expected = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
     with torch.autocast("cpu", torch.bfloat16):
         within = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
@@ -377,8 +377,8 @@ def test_labels_of_several_kinds(classifier_class, labels):
         classifier_class().fit(np.eye(3, 4), pd.Series(labels, dtype=object))
 
 
-def test_errors_name_the_culprit(classifier_class, labelled):
-    X, y = labelled
+def test_errors_name_the_culprit(classifier_class, labeled):
+    X, y = labeled
     with pytest.raises(ValueError, match="The 'learning_rate_init' parameter"):
         classifier_class(learning_rate_init=3e38).fit(X, y)
     with pytest.raises(ValueError, match="^y_val: y should be a 1d array"):

@@ -50,7 +50,7 @@ def latents(n_rows, n_components):
 
 
 @pytest.fixture(scope="module")
-def labelled_digits():
+def labeled_digits():
     """The digits in float32, and their labels."""
     X, y = load_digits(return_X_y=True)
     return X[:300].astype(np.float32), y[:300]
@@ -153,8 +153,8 @@ def test_a_large_offset_comes_back(estimator_class, digits):
     ids=lambda classifier: type(classifier).__name__,
 )
 @pytest.mark.parametrize("labels", [np.arange(10), np.array(["class " + digit for digit in "0123456789"])])
-def test_pipeline(labelled_digits, classifier, labels):
-    X, y = labelled_digits
+def test_pipeline(labeled_digits, classifier, labels):
+    X, y = labeled_digits
     vae = make(NormalVAETransformer, n_components=4)
     pipeline = make_pipeline(StandardScaler(), vae, classifier).fit(X, labels[y])
     model = session(to_onnx(pipeline))
@@ -164,8 +164,8 @@ def test_pipeline(labelled_digits, classifier, labels):
     assert model.run(None, {"X": X[:0]})[1].shape == (0, 10)
 
 
-def test_a_classifier_without_probabilities_gives_its_decision_function(labelled_digits):
-    X, y = labelled_digits
+def test_a_classifier_without_probabilities_gives_its_decision_function(labeled_digits):
+    X, y = labeled_digits
     pipeline = make_pipeline(make(NormalVAETransformer, max_iter=1), LinearSVC(random_state=0))
     for estimator in (pipeline, GridSearchCV(pipeline, {"linearsvc__C": [0.1, 1]}, cv=2)):
         label, decision = session(to_onnx(estimator.fit(X, y))).run(["label", "probabilities"], {"X": X})
@@ -174,8 +174,8 @@ def test_a_classifier_without_probabilities_gives_its_decision_function(labelled
 
 
 @pytest.mark.parametrize("classifier", [LogisticRegression(max_iter=1000), SimpleCNNClassifier(max_iter=1)])
-def test_columns_of_a_frame_are_inputs(labelled_digits, classifier):
-    X, y = labelled_digits
+def test_columns_of_a_frame_are_inputs(labeled_digits, classifier):
+    X, y = labeled_digits
     frame = pd.DataFrame(X.astype(np.float64)).add_prefix("pixel_")
     pipeline = make_pipeline(make(ContinuousBernoulliVAETransformer, max_iter=1), classifier).fit(frame, y)
     model = skl2onnx.to_onnx(pipeline, frame[:1], options={"zipmap": False})
@@ -183,8 +183,8 @@ def test_columns_of_a_frame_are_inputs(labelled_digits, classifier):
     np.testing.assert_allclose(probabilities, pipeline.predict_proba(frame), **TOLERANCE)
 
 
-def test_options_of_skl2onnx(labelled_digits):
-    X, y = labelled_digits
+def test_options_of_skl2onnx(labeled_digits):
+    X, y = labeled_digits
     classifier = SimpleCNNClassifier(max_iter=1, random_state=0).fit(X, y > 4)
     expected = classifier.predict_proba(X)
     maps = run(skl2onnx.to_onnx(classifier, X[:1]), X=X)[1]

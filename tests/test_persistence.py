@@ -223,7 +223,7 @@ def test_what_a_gpu_process_has_written_loads_without_one(extension):
 def test_a_model_of_a_version_that_cannot_be_read_says_which(models):
     state = models["normal"].module_.encoder.__getstate__()
     encoder = type(models["normal"].module_.encoder).__new__(type(models["normal"].module_.encoder))
-    newer = state | {"version": "9.9", "config": state["config"] | {"normalisation": "batch"}}
+    newer = state | {"version": "9.9", "config": state["config"] | {"normalization": "batch"}}
     with pytest.raises(ValueError, match="A DenseNetwork that skvae 9.9 has saved cannot be loaded by skvae 0.1.0"):
         encoder.__setstate__(newer)
 

@@ -278,7 +278,7 @@ class TestSampling:
         noisy = fitted.sample(4000, random_state=0, observation_noise=True)
         noise = (noisy - mean).astype(float)
         assert noise.std() > 0.1
-        # Same latents: the noise is centred on the mean.
+        # Same latents: the noise is centered on the mean.
         assert np.abs(noise.mean(axis=0)).max() < 6 * noise.std() / np.sqrt(4000)
 
     def test_latents_are_standard_normal(self, digits):

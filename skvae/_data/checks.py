@@ -124,7 +124,7 @@ def check_latent(Z: Any, n_components: int) -> NDArray[np.float32]:
 
 def check_positive_integer(value: object, name: str) -> None:
     """Raise ValueError unless `value` is a positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
 
 
@@ -148,7 +148,7 @@ def image_dimensions(image_shape: Any, n_features: int) -> tuple[int, int, int] 
         side = math.isqrt(n_features)
         return (side, side, 1) if side >= 4 and side * side == n_features else None
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
-    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+    if len(shape) not in (2, 3) or any(not isinstance(n, Integral) or n < 1 for n in shape):
         raise ValueError(
             f"image_shape must be (height, width) or (height, width, channels), all positive integers; "
             f"got {image_shape!r}."
@@ -187,8 +187,8 @@ def bounds(pair: Any, name: str) -> tuple[float, float]:
         Unless it is two numbers within float32, the first smaller than the second.
     """
     numbers = tuple(pair) if isinstance(pair, Iterable) else ()
-    valid = len(numbers) == 2 and all(isinstance(n, Real) and abs(n) <= LARGEST for n in numbers)
-    if not valid or not numbers[0] < numbers[1]:
+    valid = all(isinstance(n, Real) for n in numbers) and all(abs(n) <= LARGEST for n in numbers)
+    if len(numbers) != 2 or not valid or not numbers[0] < numbers[1]:
         raise ValueError(
             f"{name} must be (low, high), two finite numbers that float32 can hold, with low < high; got {pair!r}."
         )

@@ -20,7 +20,7 @@ def fingerprint(value: object) -> str:
     if isinstance(value, np.ndarray) and value.ndim == 2:
         text = f"{value.dtype} array of shape {value.shape}"
         for block in blocks(value):
-            digest.update(as_tensor(block).numpy())
+            digest.update(as_tensor(block).numpy().data)
     elif isinstance(value, torch.nn.Module):
         text = type(value).__name__
         _update_with_module(digest, value)
@@ -45,7 +45,7 @@ def _update_with_module(digest: "hashlib._Hash", module: torch.nn.Module) -> Non
     for name, weight in module.state_dict().items():
         digest.update(name.encode())
         if isinstance(weight, torch.Tensor) and not torch.nn.parameter.is_lazy(weight):
-            digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+            digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
         else:
             digest.update(repr(weight).encode())
 

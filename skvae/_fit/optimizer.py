@@ -40,18 +40,19 @@ class Adam:
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """Take a step along the gradients, which are written to. A parameter with None stays as it is."""
-        columns: tuple[list[Any], ...] = (self.parameters, list(gradients), self._means, self._squares, self._n_steps)
+        columns: list[list[Any]] = [self.parameters, list(gradients), self._means, self._squares, self._n_steps]
         present = [g is not None for g in gradients]
         if not any(present):
             raise ValueError("There is nothing to train: the loss depends on no parameter that requires a gradient.")
         if not all(present):
-            columns = tuple(list(itertools.compress(column, present)) for column in columns)
-        for i, (p, g) in enumerate(zip(*columns[:2], strict=True)):
+            columns = [list(itertools.compress(column, present)) for column in columns]
+        parameters, slopes, means, squares, n_steps = columns
+        for i, (p, g) in enumerate(zip(parameters, slopes, strict=True)):
             if g.stride() != p.stride():  # Adam runs over memory in order
-                columns[1][i] = torch.empty_like(p).copy_(g)
+                slopes[i] = torch.empty_like(p).copy_(g)
             if self.clip_value is not None:
-                columns[1][i].clamp_(-self.clip_value, self.clip_value)
-        ops.adam_(*columns, self.learning_rate)
+                slopes[i].clamp_(-self.clip_value, self.clip_value)
+        ops.adam_(parameters, slopes, means, squares, n_steps, self.learning_rate)
 
     def state(self) -> dict[str, Any]:
         """Return the number of steps and the moments of each parameter as NumPy arrays."""

@@ -142,9 +142,8 @@ class Run:
         self.order = torch.Generator("cpu").manual_seed(seeds.order)
         self.noise = Noise(model.device, seeds.noise)
         self.term_weights = torch.tensor([-1.0, beta], dtype=torch.float32, device=model.device)
-        self.history = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []} | {
-            name: list(values) for name, values in history.items()
-        }
+        self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
+        self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])
         self.n_epochs = 0
         self.stopped = False

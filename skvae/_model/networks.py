@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class DenseNetwork(Network):
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
         activate, rate = _ACTIVATIONS[self.config["activation"]], self.config["dropout"]
-        *hidden, last = self.layers
+        *hidden, last = cast("list[Linear]", self.layers)
         for layer in hidden:
             x = activate(nn.functional.linear(x, layer.weight, layer.bias))
             if rate and noise is not None:

@@ -73,12 +73,12 @@ def plain_adam_(
 
 
 # torch's private calls, None where this torch does not have one.
-_private_threshold_backward = getattr(torch.ops.aten, "threshold_backward", None)
-_private_log_sigmoid_forward = getattr(torch.ops.aten, "log_sigmoid_forward", None)
-_private_log_sigmoid_backward = getattr(torch.ops.aten, "log_sigmoid_backward", None)
-_private_fused_adam_ = getattr(torch, "_fused_adam_", None)
-_private_foreach_add_ = getattr(torch, "_foreach_add_", None)
-_private_run_backward = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
+_private_threshold_backward: Any = getattr(torch.ops.aten, "threshold_backward", None)
+_private_log_sigmoid_forward: Any = getattr(torch.ops.aten, "log_sigmoid_forward", None)
+_private_log_sigmoid_backward: Any = getattr(torch.ops.aten, "log_sigmoid_backward", None)
+_private_fused_adam_: Any = getattr(torch, "_fused_adam_", None)
+_private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
+_private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
 
 def _select(values: Tensor, by: Tensor, threshold: float) -> Tensor:
