@@ -50,10 +50,13 @@ class Group:
         The number of this process.
     size : int
         The number of processes.
+    exchanges : bool
+        Whether a step of training exchanges anything, and so cannot be recorded.
     """
 
     rank = 0
     size = 1
+    exchanges = False
 
     @contextlib.contextmanager
     def fitting(self) -> Iterator[None]:
@@ -88,6 +91,8 @@ class Group:
 
 class ProcessGroup(Group):
     """The processes that `torch.distributed` was initialized with."""
+
+    exchanges = True
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()

@@ -150,7 +150,7 @@ class Run:
         # Not every device has float64.
         dtype = torch.float32 if model.device.type == "mps" else torch.float64
         self._sums = [torch.zeros((), dtype=dtype, device=model.device) for _ in range(2)]
-        records = group.size == 1 and model.device.type == "cuda" and model.capturable
+        records = not group.exchanges and model.device.type == "cuda" and model.capturable
         self._recorded_steps = RecordedSteps(self.noise.generator) if records else None
 
     @property
@@ -184,7 +184,7 @@ class Run:
         for hook in self.hooks:
             hook.end_run(self)
         self._check_last_step(rows)
-        if self.group.size > 1:  # processors of different kinds may round differently
+        if self.group.exchanges:  # processors of different kinds may round differently
             weights = self.group.broadcast(weights_to_numpy(self.model.state_dict()))
             self.model.load_state_dict(weights_from_numpy(weights))
 
