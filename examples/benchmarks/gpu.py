@@ -8,7 +8,7 @@ from alternatives import index_tensor_loop, pythae_epoch, skorch_epoch
 from harness import images, quartiles
 from training import MODELS, make_run
 
-N_ROWS, N_EPOCHS = 60_000, 200
+N_ROWS, N_EPOCHS = 60_000, 50
 
 # What each row of the tables trains: the estimator, and its parameters.
 NETWORKS = {
@@ -21,8 +21,8 @@ NETWORKS = {
 }
 BATCH_SIZES = (128, 512, 4096)
 
-# A DataLoader needs ten seconds for all the images.
-N_ROWS_OF_LOADERS = 6_000
+# Rows that a DataLoader gets: it needs ten seconds for all the images.
+N_ROWS_OF_LOADERS = 2_000
 
 
 def timed(epoch, n_epochs, n_rows):
@@ -51,9 +51,10 @@ def epochs(X):
                 run, rows = make_run(model, X, batch_size, device, **parameters)
                 if not records:
                     run._recorded_steps = None
-                contestants[name] = lambda run=run, rows=rows: run.train_epoch(rows), len(X), 3
+                contestants[name] = lambda run=run, rows=rows: run.train_epoch(rows), len(X), 1
             if not parameters:
-                contestants["index-tensor loop"] = index_tensor_loop(model, tensor, batch_size), len(X), 2
+                contestants["index-tensor loop"] = index_tensor_loop(model, tensor, batch_size), len(X), 1
+            if not parameters and batch_size <= N_ROWS_OF_LOADERS:
                 contestants["skorch"] = skorch_epoch(model, few, batch_size), len(few), 1
                 contestants["pythae"] = pythae_epoch(model, few.cpu(), batch_size), len(few), 1
             for name, (epoch, n_rows, n_epochs) in contestants.items():

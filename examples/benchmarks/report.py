@@ -197,8 +197,8 @@ def gpu(figures):
     return (
         "Images per second in training:\n\n"
         + table(["VAE", "batch", *names], epochs)
-        + "\nWhole fits of 60,000 images:\n\n"
-        + table(["VAE", "batch", "200 epochs, s", "the first epoch, s", "peak memory of the device, MB"], fits)
+        + "\nWhole fits of 60,000 images, 50 epochs long:\n\n"
+        + table(["VAE", "batch", "50 epochs, s", "the first epoch, s", "peak memory of the device, MB"], fits)
         + "\n"
         + table(["VAE", "method", "rows per second"], inference)
     )
