@@ -336,7 +336,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         It is a density in the units of the data: with x = shift + scale * u for the units u in which the
         likelihood works, log p(x) = log p(u) - n_features * log(scale). The expectations are estimated over one fixed
         set of standard-normal points that all rows share, so that the result is deterministic and each row's is its
-        own. They are mirrored scrambled Sobol points with the covariance I (up to 64 components), which makes the
+        own. They are mirrored scrambled Sobol points with the covariance I (up to 256 components), which makes the
         ELBO exact for linear decoders; what error there is otherwise, the rows have in common.
 
         Parameters

@@ -17,7 +17,7 @@ __all__ = ["BLOCK_ENTRIES", "LowerBound", "standard_normal_points"]
 BLOCK_ENTRIES = 1 << 19
 
 # An ELBO takes two points for each component, up to this many components.
-_MOST_WHITE_COMPONENTS = 64
+_MOST_WHITE_COMPONENTS = 256
 
 
 def standard_normal_points(n_points: int, n_components: int) -> Tensor:
