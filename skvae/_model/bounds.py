@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skvae._data.checks import in_memory
 from skvae._data.rows import Rows
 from skvae._model.vae import VAE
 
@@ -19,6 +18,20 @@ BLOCK_ENTRIES = 1 << 19
 # An ELBO takes two points for each component, up to this many components.
 _MOST_WHITE_COMPONENTS = 256
 
+# Points of which an importance bound is made, and how often they are drawn from.
+_N_WIDE_POINTS, _N_DRAWS = 1 << 12, 1 << 16
+
+# How much wider than the posterior they lie: the variance is 1 + _EXCESS / sqrt(n_components).
+_EXCESS = 1.5
+
+
+def _sobol_normal(n_points: int, n_components: int) -> Tensor:
+    """Return scrambled Sobol points, mapped to the standard normal distribution, in float64."""
+    engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
+    # In float32 the engine gives the same points whatever torch's default dtype; the bounds keep them off 0 and 1.
+    uniform = engine.draw(n_points, dtype=torch.float32).double().clamp(2.0**-25, 1 - 2.0**-25)
+    return torch.special.ndtri(uniform)
+
 
 def standard_normal_points(n_points: int, n_components: int) -> Tensor:
     """Return a fixed set of points that stands for N(0, I): ``(n_points, n_components)`` in float32.
@@ -28,11 +41,7 @@ def standard_normal_points(n_points: int, n_components: int) -> Tensor:
     expectations of quadratic functions, which are most of an ELBO, are exact rather than off by nats.
     """
     n_pairs = (n_points + 1) // 2
-    with torch.device("cpu"):
-        engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
-        # In float32 the engine gives the same points whatever torch's default dtype; the bounds keep them off 0 and 1.
-        uniform = engine.draw(n_pairs, dtype=torch.float32).double().clamp(2.0**-25, 1 - 2.0**-25)
-    half = torch.special.ndtri(uniform)
+    half = _sobol_normal(n_pairs, n_components)
     if n_pairs >= n_components:
         half = torch.linalg.qr(half).Q * math.sqrt(n_pairs)
     else:
@@ -40,27 +49,73 @@ def standard_normal_points(n_points: int, n_components: int) -> Tensor:
     return torch.cat([half, -half])[:n_points].float()
 
 
-class LowerBound:
-    """The importance-weighted bound of rows, with one sample the ELBO, in nats of the data's own units.
+def wide_points(n_points: int, n_components: int) -> tuple[Tensor, Tensor]:
+    """Return points that reach further out than N(0, I), and probabilities with which they stand for it.
 
-    With few samples the bound is the mean of several groups of that many points, so that there are enough points for
-    their first two moments to be exact.
+    The few draws that an importance weight is largest for lie in the tails, where draws from N(0, I) itself hardly come.
+
+    Returns
+    -------
+    points : Tensor of shape (n_points, n_components), float32
+        Scrambled Sobol points of a wider normal distribution, and their mirror images.
+    probabilities : Tensor of shape (n_points,), float64
+        With them the mean is zero, and the covariance the identity if there are more than twice as many points as
+        components.
+    """
+    variance = 1 + _EXCESS / math.sqrt(n_components)
+    half = _sobol_normal(n_points // 2, n_components)
+    probabilities = torch.softmax(0.5 * (1 - variance) * half.square().sum(1), 0)
+    half = half * math.sqrt(variance)
+    if len(half) > n_components:
+        root = torch.linalg.cholesky((half.T * probabilities) @ half)
+        half = torch.linalg.solve_triangular(root, half.T, upper=False).T
+    return torch.cat([half, -half]).float(), torch.cat([probabilities, probabilities]) / 2
+
+
+def balanced_groups(probabilities: Tensor, size: int) -> Tensor:
+    """Return fixed groups of draws: in all of them together each point comes as often as its probability says.
+
+    Returns
+    -------
+    Tensor of shape (n_groups, size), int64
+        Numbers of points. Groups are independent draws with replacement, but for the balance.
+    """
+    positions = (torch.arange(_N_DRAWS, dtype=torch.float64, device="cpu") + 0.5) / _N_DRAWS
+    drawn = torch.searchsorted(torch.cumsum(probabilities, 0), positions).clamp_max(len(probabilities) - 1)
+    order = torch.from_numpy(np.random.RandomState(0).permutation(_N_DRAWS))
+    size = min(size, _N_DRAWS)
+    return drawn[order][: _N_DRAWS // size * size].view(-1, size)
+
+
+class LowerBound:
+    r"""The importance-weighted bound of rows, with one sample the ELBO, in nats of the data's own units.
+
+    It is the expected logarithm of the mean of K importance weights [1]_. The ELBO is a mean over points whose first
+    two moments are exact. Of the bound with K > 1 the weights of a larger set of points are taken, the same set for
+    every K, and the expectation is over groups of K draws from it. So it rises with K.
 
     Parameters
     ----------
     n_components : int
         Number of latent components.
     n_importance_samples : int
-        Number of points in a group.
+        The number K.
     device : torch.device
         Where the model is.
+
+    References
+    ----------
+    .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
     """
 
     def __init__(self, n_components: int, n_importance_samples: int, device: torch.device) -> None:
-        n_groups = math.ceil(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)) / n_importance_samples)
-        self._groups = n_groups, n_importance_samples
-        with in_memory("n_importance_samples", n_importance_samples):
-            self._points = standard_normal_points(n_groups * n_importance_samples, n_components).to(device)
+        if n_importance_samples == 1:
+            points = standard_normal_points(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)), n_components)
+            self._groups = None
+        else:
+            points, probabilities = wide_points(_N_WIDE_POINTS, n_components)
+            self._groups = balanced_groups(probabilities, n_importance_samples)
+        self._points = points.to(device)
 
     def __call__(self, model: VAE, rows: Rows) -> NDArray[np.float64]:
         """Return the bound of each row."""
@@ -71,6 +126,12 @@ class LowerBound:
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
             for batch in rows.blocks(n_rows):
                 log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
-                groups = log_weights.unflatten(1, self._groups)
-                bounds.append((groups.logsumexp(2) - math.log(self._groups[1])).mean(1).numpy())
+                bounds.append(self._expectation(log_weights).numpy())
         return np.concatenate([np.empty(0), *bounds]) - model.units.log_volume(n_features)
+
+    def _expectation(self, log_weights: Tensor) -> Tensor:
+        """Return the expected logarithm of the mean of a group of weights, for each row."""
+        if self._groups is None:
+            return log_weights.mean(1)
+        size = self._groups.shape[1]
+        return torch.cat([row[:, self._groups].logsumexp(2).mean(1) - math.log(size) for row in log_weights.split(1)])
