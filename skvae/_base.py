@@ -21,6 +21,7 @@ from skvae._data.checks import (
     in_memory,
     resolve_device,
     spawn_seeds,
+    warn_of_clipping,
     with_defaults,
 )
 from skvae._data.fingerprint import Identity
@@ -144,6 +145,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             val_rows = rows.subset(val_index)
             if X_val is not None:
                 likelihood.check_values(X_val, units, name="X_val")
+                warn_of_clipping(~likelihood.in_support(X_val, units))
                 val_rows = Rows(X_val, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
@@ -270,7 +272,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         self._check_finite(std, "The posterior standard deviation", vae.units)
         return mean, std
 
-    def inverse_transform(self, Z: ArrayLike) -> NDArray[np.float32]:
+    def inverse_transform(self, Z: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the mean of p(x | z) for each latent row, in the units of the training data.
 
         Parameters
@@ -281,7 +283,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float32
-            Means of the likelihood.
+            Means of the likelihood. They are float64 where the data lie so far from 0 that float32 would lose them:
+            where it cannot tell numbers apart that differ by a thousandth of `scale_`.
 
         Raises
         ------
@@ -298,7 +301,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         *,
         random_state: int | np.random.RandomState | None = None,
         observation_noise: bool = False,
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.floating[Any]]:
         """Generate rows from the model: z from the prior N(0, I), decoded.
 
         Parameters
@@ -313,7 +316,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), float32
-            Generated rows, in the units of the training data.
+            Generated rows, in the units of the training data; float64 where `inverse_transform` returns it.
 
         Raises
         ------
@@ -353,7 +356,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Returns
         -------
         scores : ndarray of shape (n_samples,), float32
-            Lower bounds on log p(x), in nats.
+            Lower bounds on log p(x), in nats. A row with an entry outside the range of a continuous Bernoulli
+            likelihood has the density 0 and the score -inf. Other scores are finite: entries count as no further than
+            a million `scale_` from `shift_`, and the lowest score is the lowest number of float32.
 
         Raises
         ------
@@ -368,7 +373,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         check_positive_integer(n_importance_samples, "n_importance_samples")
         scores = LowerBound(vae.n_components, int(n_importance_samples), rows.device)(vae, rows)
         self._check_finite(scores, "The score", vae.units)
-        return scores.astype(np.float32)
+        finite = np.maximum(scores, -LARGEST).astype(np.float32)
+        return np.where(vae.likelihood.in_support(rows.X, vae.units), finite, np.float32(-np.inf))
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Return the mean ELBO of the rows of `X`, in nats.
@@ -390,14 +396,19 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def _model_and_rows(self, X: ArrayLike) -> tuple[VAE, Rows]:
         """Return the fitted model, and `X`, checked against it, as rows to feed to it."""
         check_is_fitted(self)
-        vae = self.module_
+        vae = self.module_  # read once: another thread may be fitting
         X = check_rows(self, X, reset=False)
+        if X.shape[1] != vae.n_features:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {vae.n_features} features as "
+                f"input."
+            )
         vae.likelihood.check_values(X, vae.units)
         return vae, Rows(X, vae.units, vae.device)
 
-    def _decode(self, vae: VAE, Z: NDArray[np.float32], generator: torch.Generator | None) -> NDArray[np.float32]:
-        X = np.empty((len(Z), vae.n_features), np.float32)
-        step = max(1, BLOCK_ENTRIES // vae.n_features)
+    def _decode(self, vae: VAE, Z: NDArray[np.float32], generator: torch.Generator | None) -> NDArray[np.floating[Any]]:
+        X = np.empty((len(Z), vae.n_features), vae.units.dtype)
+        step = max(1, BLOCK_ENTRIES // vae.decoder_width)
         with (
             torch.inference_mode(),
             torch.autocast(vae.device.type, enabled=False),
@@ -446,7 +457,7 @@ def _encode(vae: VAE, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float
     std = np.empty_like(mean)
     start = 0
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
-        for batch in rows.blocks(max(1, BLOCK_ENTRIES // rows.n_features)):
+        for batch in rows.blocks(max(1, BLOCK_ENTRIES // vae.encoder_width)):
             stop = start + len(batch)
             block_mean, block_std = vae.posterior(batch.x)
             mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()

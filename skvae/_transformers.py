@@ -238,8 +238,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         square number of features for a square image.
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
-        the training data, to which later values are clipped; in training that goes on from a fitted model
-        (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error.
+        the training data, and a hundredth of it more on either side. Later values outside a learned range are clipped
+        on their way to the encoder and have the density 0, a score of -inf. In training that goes on from a fitted
+        model (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error. In `X_val` they
+        are clipped with a warning.
     beta : float, default=1.0
         Weight of the KL term in training. It has no part in `score`.
     learning_rate_init : float, default=1e-3

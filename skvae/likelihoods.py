@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from skvae import distributions
-from skvae._data.rows import Units, check_float32, extent, mean_and_std
+from skvae._data.rows import Units, blocks, check_float32, extent, mean_and_std
 from skvae._model import ops
 from skvae._model.stored import StoredModule
 
 __all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Units"]
+
+# How far a learned range reaches beyond the data, as a share of their range.
+_MARGIN = 0.01
 
 
 class Likelihood(nn.Module):
@@ -105,6 +108,23 @@ class Likelihood(nn.Module):
             By default when an entry is too large for float32.
         """
         check_float32(X, name)
+
+    def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
+        """Return which rows can come out of the model; the others have the density 0.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Finite data of any real dtype.
+        units : Units
+            The units in which the model works.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), bool
+            By default all True.
+        """
+        return np.ones(len(X), bool)
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return the log density of each entry given its parameters.
@@ -249,7 +269,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     Parameters
     ----------
     data_range : tuple of two floats, default=None
-        (low, high), the range of the data. None learns the smallest and the largest entry of the training data.
+        (low, high), the range of the data. None learns it: from the smallest to the largest entry of the training
+        data, and a hundredth of that further on either side.
 
     See Also
     --------
@@ -282,10 +303,40 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Returns
         -------
         Units
-            ``(x - low) / (high - low)``, clipped.
+            ``(x - low) / (high - low)``, clipped. A learned range is a little wider than the data, so that later rows
+            are rarely outside it.
         """
-        low, high = extent(X) if self.config["data_range"] is None else self.config["data_range"]
-        return Units(low, high - low or 1.0, clip=True)
+        if self.config["data_range"] is not None:
+            low, high = self.config["data_range"]
+            return Units(low, high - low, clip=True)
+        low, high = extent(X)
+        margin = _MARGIN * (high - low)
+        return Units(low - margin, high - low + 2 * margin or 1.0, clip=True)
+
+    def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
+        """Return which rows lie in the range.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+            Finite data of any real dtype.
+        units : Units
+            The units in which the model works.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), bool
+            True where every entry is in the range, up to rounding.
+        """
+        low, high = self._ends(units)
+        parts = [(block.min(axis=1) >= low) & (block.max(axis=1) <= high) for block in blocks(X)]
+        return np.concatenate(parts)
+
+    @staticmethod
+    def _ends(units: Units) -> tuple[float, float]:
+        """Return the ends of the range, and what rounding to float32 may add to them."""
+        rounding = 4 * float(np.finfo(np.float32).eps) * units.scale
+        return units.shift - rounding, units.shift + units.scale + rounding
 
     def check_values(self, X: NDArray[Any], units: Units, *, name: str = "X", trains: bool = False) -> None:
         """Raise ValueError for data outside the range, but for data that a learned range clips.
@@ -318,10 +369,10 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             check_float32(X, name)
             return
         smallest, largest = extent(X, name=name)
-        rounding = 4 * float(np.finfo(np.float32).eps) * units.scale
-        if low - rounding <= smallest and largest <= high + rounding:
+        lowest, highest = self._ends(units)
+        if lowest <= smallest and largest <= highest:
             return
-        culprit = smallest if smallest < low - rounding else largest
+        culprit = smallest if smallest < lowest else largest
         if data_range is None:
             raise ValueError(
                 f"{name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "

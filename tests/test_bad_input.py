@@ -216,20 +216,6 @@ def test_one_row_cannot_be_split(estimator_class):
         make(estimator_class, early_stopping=True).fit(np.ones((1, 10)))
 
 
-def test_validation_data_out_of_proportion(digits):
-    far = digits[:20].copy()
-    far[0, 0] = 1e30
-    fitted = make(NormalVAETransformer).fit(digits)
-    before = bits(fitted, digits)
-    with pytest.raises(
-        ValueError, match="validation ELBO is (nan|-inf) after epoch 1. Try a smaller learning_rate_init, look .*X_val"
-    ):
-        fitted.fit(digits, X_val=far)
-    assert bits(fitted, digits) == before
-    # The range that was learned clips it.
-    make(ContinuousBernoulliVAETransformer).fit(digits, X_val=far)
-
-
 class NaNInEvaluation(nn.Linear):
     def forward(self, x):
         return super().forward(x) * (1 if self.training else float("nan"))
@@ -307,8 +293,8 @@ def test_more_than_memory_holds(fitted, digits):
     for n in (10**16, 10**30):
         with pytest.raises(MemoryError, match=f"n_samples={n} takes more memory"):
             fitted.sample(n)
-        with pytest.raises(MemoryError, match=f"n_importance_samples={n} takes more memory"):
-            fitted.score_samples(digits, n_importance_samples=n)
+        # A bound needs no more memory for more samples.
+        assert np.isfinite(fitted.score_samples(digits[:2], n_importance_samples=n)).all()
 
 
 def test_tiny_values_are_those_of_float64(estimator_class, digits):

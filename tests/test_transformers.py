@@ -13,6 +13,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -182,6 +183,28 @@ def test_a_large_offset_keeps_the_digits(digits):
     np.testing.assert_allclose(make(NormalVAETransformer).fit(shifted).transform(shifted), reference, atol=1e-3)
 
 
+@pytest.mark.parametrize(("offset", "spread"), [(1e4, 1), (1e6, 3), (1e7, 3), (-3e7, 40)])
+def test_float32_data_with_an_offset_are_those_of_float64(estimator_class, offset, spread):
+    X = np.random.RandomState(0).normal(offset + 0.3, spread, (400, 4)).astype(np.float32)
+    narrow, wide = (make(estimator_class, max_iter=30).fit(data) for data in (X, X.astype(np.float64)))
+    np.testing.assert_allclose(narrow.transform(X), wide.transform(X.astype(np.float64)), atol=1e-5)
+    np.testing.assert_allclose(narrow.transform(X), narrow.transform(X.astype(np.float64)), atol=1e-5)
+    assert narrow.score(X) == pytest.approx(narrow.score(X.astype(np.float64)), rel=1e-6)
+    assert len(np.unique(narrow.transform(X)[:, 0])) > 100
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e9, -1e12])
+def test_output_that_float32_could_not_hold(estimator_class, offset):
+    X = np.random.RandomState(0).normal(offset, 1, (400, 3))
+    fitted = make(estimator_class, max_iter=60).fit(X)
+    noisy = fitted.sample(5000, random_state=0, observation_noise=True)
+    assert noisy.dtype == fitted.inverse_transform(fitted.transform(X)).dtype == np.float64
+    assert 0.5 < noisy.std(dtype=float) < 2
+    near = make(estimator_class, max_iter=60).fit(X - offset)
+    assert near.sample(3, random_state=0).dtype == np.float32
+    np.testing.assert_allclose(fitted.sample(3, random_state=0) - offset, near.sample(3, random_state=0), atol=1e-2)
+
+
 @pytest.mark.parametrize("value", [0.0, 7.0, -0.1, 1e20, 255])
 def test_constant_data(estimator_class, value):
     X = np.full((20, 5), value)
@@ -226,10 +249,32 @@ def test_no_row_is_dropped(estimator_class, digits):
 class TestContinuousBernoulliRange:
     def test_learned_range_clips_later_values(self, digits):
         fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
-        assert (fitted.shift_, fitted.scale_) == (0, 16)
+        # A hundredth of the range more on either side.
+        assert (fitted.shift_, fitted.scale_) == (pytest.approx(-0.16), pytest.approx(16.32))
         beyond = digits.copy()
         beyond[beyond == 16] = 20
-        assert fitted.transform(beyond).tobytes() == fitted.transform(digits).tobytes()
+        clipped = beyond.clip(-0.16, 16.16)
+        np.testing.assert_allclose(fitted.transform(beyond), fitted.transform(clipped), atol=1e-5)
+
+    def test_a_row_outside_a_learned_range_has_the_density_zero(self, digits):
+        fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
+        rows = np.vstack([digits[:2], digits[:2] + 0.1, digits[:2] + 2, np.full((1, 64), 1e6)])
+        for n in (1, 16):
+            scores = fitted.score_samples(rows, n_importance_samples=n)
+            assert np.isfinite(scores[:4]).all()
+            assert np.isneginf(scores[4:]).all()
+        assert np.isfinite(fitted.transform(rows)).all()
+        assert fitted.score(rows) == -np.inf
+
+    def test_validation_rows_outside_a_learned_range_are_clipped_with_a_warning(self, digits):
+        X_val = np.vstack([digits[:50], digits[:5] + 5])
+        estimator = make(ContinuousBernoulliVAETransformer, early_stopping=True, n_iter_no_change=1, tol=1e9)
+        with pytest.warns(UserWarning, match="5 of 55 rows of X_val have values outside .* Give data_range") as caught:
+            estimator.fit(digits, X_val=X_val)
+        assert caught[0].filename == __file__
+        assert np.isfinite(estimator.validation_scores_).all()
+        clipped = X_val.clip(estimator.shift_, estimator.shift_ + estimator.scale_)
+        assert estimator.score(clipped) == pytest.approx(estimator.best_validation_score_, rel=1e-6)
 
     def test_given_range_is_used_and_enforced(self, digits):
         fitted = make(ContinuousBernoulliVAETransformer, data_range=(-1, 31)).fit(digits)
@@ -248,11 +293,11 @@ class TestContinuousBernoulliRange:
             fitted.inverse_transform(100 * np.eye(3)),
             fitted.sample(50, random_state=0, observation_noise=True),
         ):
-            assert X.min() >= 0
-            assert X.max() <= 16
+            assert X.min() >= -0.16
+            assert X.max() <= 16.16
 
     def test_inverse_transform_is_the_mean_and_not_lambda(self, digits):
-        fitted = make(ContinuousBernoulliVAETransformer).fit(digits)
+        fitted = make(ContinuousBernoulliVAETransformer, data_range=(0, 16)).fit(digits)
         Z = fitted.transform(digits[:5])
         with torch.no_grad():
             logits = fitted.module_.decoder(torch.tensor(Z)).double().numpy()
@@ -263,7 +308,7 @@ class TestContinuousBernoulliRange:
     def test_training_on_never_loses_data(self, digits, method):
         fitted = make(ContinuousBernoulliVAETransformer, warm_start=True).fit(digits)
         before = bits(fitted, digits)
-        with pytest.raises(ValueError, match=r"X contains 32, outside the range \[0, 16\].*Give data_range"):
+        with pytest.raises(ValueError, match=r"X contains 32, outside the range \[-0.16, 16.16\].*Give data_range"):
             getattr(fitted, method)(2 * digits)
         assert bits(fitted, digits) == before
 
@@ -473,9 +518,13 @@ class TestFailingWell:
         fitted = make(estimator_class).fit(digits)
         with pytest.raises(ValueError, match="too large for dtype"):
             fitted.transform(np.full((1, 64), 1e200))
-        if estimator_class is NormalVAETransformer:
-            with pytest.raises(ValueError, match="not finite for row 1"):
-                fitted.score_samples(np.vstack([digits[0], np.full(64, 1e38)]))
+        rows = np.vstack([digits[:3], np.full((1, 64), 1e38), np.full((1, 64), -3e5)])
+        scores = fitted.score_samples(rows)
+        np.testing.assert_array_equal(scores[:3], fitted.score_samples(rows[:3]))
+        assert (scores[3:] < scores[:3].min()).all()
+        assert np.isfinite(scores[3:]).all() == (estimator_class is NormalVAETransformer)
+        for output in (fitted.transform(rows), *fitted.posterior(rows)):
+            assert np.isfinite(output).all()
 
 
 class TestModules:
@@ -588,7 +637,7 @@ def test_learned_range_covers_the_rows_that_are_set_aside(digits):
         fitted = make(
             ContinuousBernoulliVAETransformer, early_stopping=True, n_iter_no_change=1, tol=1e9, random_state=seed
         ).fit(X)
-        assert fitted.scale_ == 1000
+        assert fitted.scale_ == pytest.approx(1020)
         fitted.partial_fit(X)
 
 
@@ -651,3 +700,67 @@ def test_scores_with_many_components(estimator_class, digits):
     expected = log_weights.double().mean(1).numpy() - 64 * np.log(fitted.scale_)
     errors = 5 * log_weights.std(1).numpy() / np.sqrt(4000)
     np.testing.assert_array_less(np.abs(fitted.score_samples(digits[:20]) - expected), errors + 0.1)
+
+
+def log_normal_table(seed):
+    rng = np.random.default_rng(seed)
+    return np.exp(3 * rng.normal(size=(3000, 3)) @ rng.normal(size=(3, 40)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heavy_tails_go_through(estimator_class, seed):
+    X = log_normal_table(seed)
+    fitted = make(estimator_class, max_iter=3, encoder="dense").fit(X)
+    assert np.isfinite(fitted.score(X))
+    assert np.isfinite(fitted.transform(X)).all()
+
+
+def test_a_broken_row_does_not_keep_a_fit_or_a_search_from_its_end(digits):
+    X = digits.copy()
+    X[7, 3] = 1e9
+    search = GridSearchCV(make(NormalVAETransformer), {"n_components": [1, 4]}, cv=3, error_score="raise").fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    far = digits[:20].copy()
+    far[0, 0] = 1e30
+    fitted = make(NormalVAETransformer).fit(digits, X_val=far)
+    assert np.isfinite(fitted.history_["validation_elbo"]).all()
+
+
+def test_a_quiet_first_block(estimator_class, digits):
+    parameters = {"data_range": (0, 16)} if estimator_class is ContinuousBernoulliVAETransformer else {}
+    stream = make(estimator_class, **parameters).partial_fit(1e-3 * digits[:100])
+    for _ in range(5):
+        stream.partial_fit(digits)
+    assert np.isfinite(stream.score(digits))
+
+
+def test_memory_does_not_grow_with_the_widest_layer(estimator_class):
+    """Rows are taken in blocks that leave room for what the widest layer makes of them."""
+    fitted = make(estimator_class, encoder="dense", hidden_layer_sizes=(1000,), max_iter=1).fit(np.eye(9, 2))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        linear = nn.functional.linear
+        patch.setattr(nn.functional, "linear", lambda *args: (seen.append(linear(*args)), seen[-1])[1])
+        fitted.transform(np.zeros((5000, 2)))
+        fitted.inverse_transform(np.zeros((5000, 3)))
+        fitted.score_samples(np.zeros((100, 2)))
+        fitted.score_samples(np.zeros((2, 2)), n_importance_samples=4)
+    assert max(output.numel() for output in seen) <= 1 << 20
+
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.utils.skip_init(nn.Conv2d, 1, 50, 3)
+        self.out = nn.utils.skip_init(nn.Linear, 50, 6)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x):
+        return self.out(self.convolution(x.unflatten(1, (1, 8, 8))).amax((2, 3)))
+
+
+def test_the_width_of_a_users_module_is_measured(digits):
+    fitted = make(NormalVAETransformer, encoder=Wide(), max_iter=1).fit(digits)
+    assert fitted.module_.encoder_width == 50 * 6 * 6
+    assert pickle.loads(pickle.dumps(fitted)).module_.encoder_width == 50 * 6 * 6

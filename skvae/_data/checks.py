@@ -29,6 +29,7 @@ __all__ = [
     "layer_sizes",
     "resolve_device",
     "spawn_seeds",
+    "warn_of_clipping",
     "warn_user",
     "with_defaults",
 ]
@@ -46,6 +47,16 @@ def warn_user(message: str, category: type[Warning]) -> None:
     while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level += 1
     warnings.warn(message, category, stacklevel=level + 1)
+
+
+def warn_of_clipping(is_outside: NDArray[np.bool_]) -> None:
+    """Warn of validation rows that lie outside the range of the training data."""
+    if is_outside.any():
+        warn_user(
+            f"{int(is_outside.sum())} of {len(is_outside)} rows of X_val have values outside the range of the training "
+            f"data. They are clipped to it. Give data_range=(low, high) for the range of all data.",
+            UserWarning,
+        )
 
 
 def with_defaults(estimator: object, state: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,12 @@ __all__ = ["Batch", "Rows", "Units", "as_tensor", "blocks", "check_float32", "ex
 # Entries in one block of data that is read to learn something of all of it.
 _BLOCK_ENTRIES = 1 << 16
 
+# The largest value in the units of a likelihood, on either side: its square, and what networks make of it, is finite.
+_LARGEST_UNIT = 1e6
+
+# In float32, a shift of this many scales costs a value the digits below a millionth of a scale.
+_LARGEST_SHIFT = 16
+
 # Up to this, differences from a shift and quotients by a scale stay within float32.
 _LARGEST_IN_FLOAT32 = LARGEST / 100
 
@@ -76,10 +82,17 @@ class Units:
     @property
     def fit_float32(self) -> bool:
         """Whether float32 is enough to map float32 values."""
-        return max(abs(self.shift), self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
+        is_within = max(abs(self.shift), self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
+        return is_within and abs(self.shift) <= _LARGEST_SHIFT * self.scale
+
+    @property
+    def dtype(self) -> type[np.floating[Any]]:
+        """The type of values of the data: float64 where float32 cannot tell a thousandth of a scale, at the shift."""
+        is_coarse = abs(self.shift) * float(np.finfo(np.float32).eps) > 1e-3 * self.scale
+        return np.float64 if is_coarse else np.float32
 
     def apply(self, block: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the values in these units.
+        """Return the values in these units, at most a million on either side.
 
         Parameters
         ----------
@@ -96,7 +109,10 @@ class Units:
         converted = block.to(dtype)
         converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
         converted = converted.div_(self.scale)
-        return converted.clamp_(0, 1) if self.clip else converted
+        if self.clip:
+            return converted.clamp_(0, 1)
+        is_small = not block.dtype.is_floating_point and block.dtype.itemsize <= 2 and self.scale >= 1
+        return converted if is_small else converted.clamp_(-_LARGEST_UNIT, _LARGEST_UNIT)
 
     def invert(self, u: NDArray[Any]) -> NDArray[Any]:
         """Return the values of the data.

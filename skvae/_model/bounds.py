@@ -7,13 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skvae._data.checks import LARGEST
 from skvae._data.rows import Rows
 from skvae._model.vae import VAE
 
 __all__ = ["BLOCK_ENTRIES", "LowerBound", "standard_normal_points"]
 
-# Entries in one block of rows to encode, decode or score: keeps the activations in the caches, or near them.
-BLOCK_ENTRIES = 1 << 19
+# Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
+BLOCK_ENTRIES = 1 << 20
 
 # An ELBO takes two points for each component, up to this many components.
 _MOST_WHITE_COMPONENTS = 256
@@ -52,7 +53,7 @@ def standard_normal_points(n_points: int, n_components: int) -> Tensor:
 def wide_points(n_points: int, n_components: int) -> tuple[Tensor, Tensor]:
     """Return points that reach further out than N(0, I), and probabilities with which they stand for it.
 
-    The few draws that an importance weight is largest for lie in the tails, where draws from N(0, I) itself hardly come.
+    The largest importance weights belong to few draws from the tails, where draws from N(0, I) itself hardly come.
 
     Returns
     -------
@@ -119,15 +120,15 @@ class LowerBound:
 
     def __call__(self, model: VAE, rows: Rows) -> NDArray[np.float64]:
         """Return the bound of each row."""
-        n_features = model.n_features
-        n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * n_features))
-        blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * n_features)))
+        width = max(model.encoder_width, model.decoder_width)
+        n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
+        blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))
         bounds = []
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
             for batch in rows.blocks(n_rows):
                 log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
-                bounds.append(self._expectation(log_weights).numpy())
-        return np.concatenate([np.empty(0), *bounds]) - model.units.log_volume(n_features)
+                bounds.append(self._expectation(log_weights).clamp_min(-LARGEST).numpy())
+        return np.concatenate([np.empty(0), *bounds]) - model.units.log_volume(model.n_features)
 
     def _expectation(self, log_weights: Tensor) -> Tensor:
         """Return the expected logarithm of the mean of a group of weights, for each row."""

@@ -3,11 +3,12 @@
 Every network is called with its input, and in training with the source of its noise as well.
 """
 
+import contextlib
 import copy
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,9 @@ class Network(StoredModule):
 
     # Whether a training step can be recorded as a CUDA graph.
     capturable = True
+
+    # The most numbers that a layer makes of one row.
+    width: int
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw Glorot-uniform weights and set the biases to zero."""
@@ -84,6 +88,7 @@ class DenseNetwork(Network):
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
         pairs = zip(widths, widths[1:], strict=False)
         self.layers = nn.ModuleList(Linear(*pair, dtype=torch.float32) for pair in pairs)
+        self.width = max(widths)
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
@@ -123,6 +128,7 @@ class ConvEncoder(Network):
         self.convolution = Conv2d(channels, _N_FILTERS, 3, padding=1, dtype=torch.float32)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
         self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
+        self.width = max(_N_FILTERS * height * width, self.dense.width)
         self._windows: Tensor | None = None
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
@@ -165,6 +171,11 @@ class UserModule(nn.Module):
     ----------
     module : nn.Module
         Maps ``(batch, n_inputs)`` to ``(batch, n_outputs)``. It is copied, in float32, and never changed.
+
+    Attributes
+    ----------
+    width : int
+        The most numbers that one of its layers made of a row in `measure_width`.
     """
 
     capturable = False
@@ -172,20 +183,21 @@ class UserModule(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(module).to(torch.float32)
+        self.width = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"module": copy.deepcopy(self.module).cpu()}
+        return {"module": copy.deepcopy(self.module).cpu(), "width": self.width}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__()
-        self.module = state["module"]
+        self.module, self.width = state["module"], state["width"]
         self.eval()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "UserModule":
         copied = UserModule.__new__(UserModule)
         memo[id(self)] = copied
         nn.Module.__init__(copied)
-        copied.module = copy.deepcopy(self.module, memo)
+        copied.module, copied.width = copy.deepcopy(self.module, memo), self.width
         copied.training = self.training
         return copied
 
@@ -193,6 +205,21 @@ class UserModule(nn.Module):
         """Return what the module returns; without a source of noise, what it draws is the same each time."""
         # It gets a copy, since it may write to its input.
         return self.seeded(x.clone(), 0 if noise is None else noise.seed())
+
+    @contextlib.contextmanager
+    def measure_width(self) -> Iterator[None]:
+        """Note, while it runs in this context, the largest output of any of its layers."""
+
+        def note(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim > 0:
+                self.width = max(self.width, output.numel() // max(1, len(output)))
+
+        hooks = [layer.register_forward_hook(note) for layer in self.module.modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def seeded(self, x: Tensor, seed: int) -> Tensor:
         """Return what the module returns when its draws come from a generator with this seed."""
@@ -220,7 +247,7 @@ def _make_user_module(
         raise ValueError(f"{contract}; its weights are on the device 'meta', which holds no numbers.")
     for batch in (2, 1):
         try:
-            with torch.no_grad():
+            with torch.no_grad(), copied.measure_width():
                 output = copied.seeded(torch.zeros(batch, n_inputs, device=device, dtype=torch.float32), seed)
         except Exception as error:
             raise ValueError(f"{contract}; on zeros of shape ({batch}, {n_inputs}) it raised {error!r}.") from error

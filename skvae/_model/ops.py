@@ -23,7 +23,11 @@ __all__ = [
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
-# The smallest standard deviation a softplus posterior can have; keeps its logarithm finite.
+# The bound of a posterior's log standard deviation on either side: far from what a prior with 1 leaves any use for, and
+# near enough for squares to stay within float32.
+_LARGEST_LOG_STD = 15.0
+
+# The smallest standard deviation of a softplus posterior.
 _SMALLEST_STD = 1e-6
 
 # Entries of the convolution's output that are held at once: small enough for the caches.
@@ -171,7 +175,7 @@ def normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
 
 
 def std_and_log(raw: Tensor, posterior_scale: str) -> tuple[Tensor, Tensor]:
-    """Return the standard deviations that an encoder's raw scales stand for, and their logarithms.
+    """Return the standard deviations that an encoder's raw scales stand for, and their logarithms, both bounded.
 
     Parameters
     ----------
@@ -181,15 +185,17 @@ def std_and_log(raw: Tensor, posterior_scale: str) -> tuple[Tensor, Tensor]:
         Whether the standard deviation is exp(r / 2) or log(1 + exp(r)).
     """
     if posterior_scale == "log_variance":
-        return (0.5 * raw).exp(), 0.5 * raw
-    std = nn.functional.softplus(raw) + _SMALLEST_STD
+        log_std = (0.5 * raw).clamp(-_LARGEST_LOG_STD, _LARGEST_LOG_STD)
+        return log_std.exp(), log_std
+    std = (nn.functional.softplus(raw) + _SMALLEST_STD).clamp_max(math.exp(_LARGEST_LOG_STD))
     return std, std.log()
 
 
 class _Draw(torch.autograd.Function):
     """A reparametrized draw and the KL divergence, whose dozen small steps cost more to differentiate than to take.
 
-    The divergence has the derivatives m in the mean and s - 1 / s in the standard deviation s.
+    The divergence has the derivatives m in the mean and s - 1 / s in the standard deviation s. Gradients pass through
+    the bounds of s as if they were not there, so that a scale beyond them comes back.
     """
 
     @staticmethod

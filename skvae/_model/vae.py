@@ -99,6 +99,16 @@ class VAE(nn.Module):
         return all(getattr(part, "capturable", False) for part in (self.encoder, self.decoder, self.likelihood))
 
     @property
+    def encoder_width(self) -> int:
+        """The most numbers that encoding makes of one row."""
+        return max(self.n_features, 2 * self.n_components, getattr(self.encoder, "width", 0))
+
+    @property
+    def decoder_width(self) -> int:
+        """The most numbers that decoding makes of one latent row."""
+        return max(self.likelihood.n_parameters * self.n_features, getattr(self.decoder, "width", 0))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
