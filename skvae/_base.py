@@ -18,6 +18,7 @@ from skvae._data.checks import (
     check_latent,
     check_positive_integer,
     check_rows,
+    check_state,
     in_memory,
     resolve_device,
     spawn_seeds,
@@ -86,6 +87,13 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        check_state(self, state)
+        if "module_" in state:
+            vae = state["module_"]
+            if not isinstance(vae, VAE) or vae.n_features != state.get("n_features_in_"):
+                raise ValueError(f"The file is damaged: a {type(self).__name__} does not fit the module_ in it.")
+            # A file does not decide where a later fit writes to.
+            state = state | {"checkpoint": None}
         super().__setstate__(with_defaults(self, state))
 
     # Fitting

@@ -24,6 +24,7 @@ from skvae._data.checks import (
     check_is_fitted,
     check_labeled_rows,
     check_rows,
+    check_state,
     image_dimensions,
     resolve_device,
     spawn_seeds,
@@ -50,7 +51,7 @@ _RECORDS = {
 }
 
 # Data are taken as they are.
-_UNITS = Units(0.0, 1.0)
+_UNITS = Units(0.0, 1.0, -math.inf, math.inf)
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"identity": nn.Identity, "relu": nn.ReLU}
 
@@ -67,14 +68,12 @@ def _most_square(n_features: int) -> tuple[int, int, int]:
 class _CNN(Network):
     """A 3 x 3 convolution that keeps the image's size and what follows it: `features`, then a linear `head`."""
 
-    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, activation: str, seed: int) -> None:
-        super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation, seed=seed)
+    def __init__(self, image_shape: tuple[int, int, int], n_classes: int, activation: str) -> None:
+        super().__init__(image_shape=image_shape, n_classes=n_classes, activation=activation)
         height, width, n_channels = image_shape
-        convolution = Conv2d(n_channels, _N_FILTERS, 3, padding=1, dtype=torch.float32)
+        convolution = Conv2d(n_channels, _N_FILTERS)
         self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
-        self.head = Linear(n_features, n_classes, dtype=torch.float32)
-        if not self.head.weight.is_meta:
-            self.initialize(torch.Generator("cpu").manual_seed(seed))
+        self.head = Linear(n_features, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, ``(batch, n_classes)``."""
@@ -106,9 +105,16 @@ class _MultilayerCNN(_CNN):
         convolution: nn.Module, activation: nn.Module, height: int, width: int
     ) -> tuple[nn.Sequential, int]:
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
-        hidden = Linear(n_pooled, _N_HIDDEN, dtype=torch.float32)
+        hidden = Linear(n_pooled, _N_HIDDEN)
         pooling = nn.MaxPool2d(2, ceil_mode=True)
         return nn.Sequential(convolution, activation, pooling, nn.Flatten(), hidden, nn.ReLU()), _N_HIDDEN
+
+
+def _fresh_network(kind: type[_CNN], seed: int, **config: Any) -> _CNN:
+    """Return a network with weights drawn from `seed`."""
+    network = kind(**config)
+    network.initialize(torch.Generator("cpu").manual_seed(seed))
+    return network
 
 
 class _LabeledRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -217,7 +223,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             When an argument or a parameter is not valid, or when training diverges.
         """
         with fitting(self, Group()):
-            X, y, self.classes_, labels = check_labeled_rows(self, X, y)
+            X, y, classes, labels = check_labeled_rows(self, X, y)
             check_float32(X, "X")
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val belong together; got only one of them.")
@@ -225,15 +231,18 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             train = _LabeledRows(Rows(X, _UNITS, device, read_often=True), labels)
             valid = None
             if X_val is not None:
-                X_val, val_labels = self._check_validation_data(X_val, y_val)
+                X_val, val_labels = self._check_validation_data(X_val, y_val, classes)
                 valid = _LabeledRows(Rows(X_val, _UNITS, device, read_often=True), val_labels)
             init_seed, shuffle_seed = spawn_seeds(self.random_state, 2)
 
             hook_arguments = {"X": X, "y": y}
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, **hook_arguments)
+            shape = None if self.image_shape is None else image_dimensions(self.image_shape, X.shape[1])
+            config = {"image_shape": shape or _most_square(X.shape[1]), "n_classes": len(classes)}
             net = self._make_net(
-                self._configuration(X.shape[1], init_seed),
+                config | {"activation": self.activation},
+                init_seed,
                 lr=float(self.learning_rate_init),
                 batch_size=int(self.batch_size),
                 iterator_train__random_state=np.random.RandomState(shuffle_seed),
@@ -248,15 +257,17 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 task = context.subcontext(task_name="epoch")
                 task.call_on_fit_task_begin(estimator=self, **hook_arguments)
                 self._train_epoch(net, train, history)
-                snapshot = functools.partial(self._snapshot, net, history)
+                snapshot = functools.partial(self._snapshot, net, history, classes)
                 if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
                     break
             net.notify("on_train_end", X=train, y=None)
-            self.__dict__.update(self._fitted(net, history))
+            self.__dict__.update(self._fitted(net, history, classes))
             context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
         return self
 
-    def _check_validation_data(self, X_val: Any, y_val: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    def _check_validation_data(
+        self, X_val: Any, y_val: Any, classes: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Return the validation rows and the numbers of their classes."""
         X_val = check_rows(self, X_val, reset=False, name="X_val")
         check_float32(X_val, "X_val")
@@ -266,39 +277,28 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             raise ValueError(f"y_val: {error}") from error
         if len(X_val) != len(y_val):
             raise ValueError(f"X_val has {len(X_val)} rows and y_val {len(y_val)} labels; they must have as many.")
-        numbers = {label: number for number, label in enumerate(self.classes_.tolist())}
+        numbers = {label: number for number, label in enumerate(classes.tolist())}
         unknown = [label for label in y_val.tolist() if label not in numbers]
         if unknown:
             raise ValueError(f"y_val contains labels that y does not, such as {unknown[0]!r}. Leave their rows out.")
         return X_val, np.array([numbers[label] for label in y_val.tolist()])
 
-    def _configuration(self, n_features: int, seed: int) -> dict[str, Any]:
-        """Return the arguments of the network."""
-        given = None if self.image_shape is None else image_dimensions(self.image_shape, n_features)
-        return {
-            "n_classes": len(self.classes_),
-            "activation": self.activation,
-            "seed": seed,
-            "image_shape": given or _most_square(n_features),
-        }
-
-    def _make_net(self, config: dict[str, Any], **parameters: Any) -> NeuralNetClassifier:
+    def _make_net(self, config: dict[str, Any], seed: int, **parameters: Any) -> NeuralNetClassifier:
         """Return the initialized net around a fresh network."""
-        with torch.device("cpu"):
-            return NeuralNetClassifier(
-                self._network,
-                criterion=nn.CrossEntropyLoss,
-                optimizer=torch.optim.Adam,
-                iterator_train=_Minibatches,
-                iterator_valid=_Minibatches,
-                iterator_valid__batch_size=_PREDICTION_BATCH,
-                classes=np.arange(config["n_classes"]),
-                callbacks=[
-                    ("train_acc", EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True))
-                ],
-                **{f"module__{name}": value for name, value in config.items()},
-                **parameters,
-            ).initialize()
+        arguments = {"kind": self._network, "seed": seed} | config
+        scoring = EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True)
+        return NeuralNetClassifier(
+            _fresh_network,
+            criterion=nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            iterator_train=_Minibatches,
+            iterator_valid=_Minibatches,
+            iterator_valid__batch_size=_PREDICTION_BATCH,
+            classes=np.arange(config["n_classes"]),
+            callbacks=[("train_acc", scoring)],
+            **{f"module__{name}": value for name, value in arguments.items()},
+            **parameters,
+        ).initialize()
 
     def _train_epoch(self, net: NeuralNetClassifier, train: _LabeledRows, history: dict[str, list[float]]) -> None:
         """Train for an epoch, and add its record to the history."""
@@ -311,22 +311,26 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         self._check_finite(net, record, train.rows[:4].x)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state with the network and two numbers for the net, which is made anew of them."""
+        """Return the state with the network and three numbers for the net, which is made anew of them."""
         state = super().__getstate__()
         if "net_" in state:
             net = state["net_"]
-            state = state | {"net_": {"network": net.module_, "lr": net.lr, "batch_size": net.batch_size}}
+            numbers = {"lr": net.lr, "batch_size": net.batch_size, "seed": net.module__seed}
+            state = state | {"net_": {"network": net.module_} | numbers}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        check_state(self, state)
         if "net_" in state:
-            network, lr, batch_size = (state["net_"][name] for name in ("network", "lr", "batch_size"))
+            network, *numbers = (state["net_"][name] for name in ("network", "lr", "batch_size", "seed"))
             if type(network) is not self._network:  # nothing of what a file holds is called before it is known
                 raise ValueError(
                     f"The file is damaged: a {type(self).__name__} holds a {type(network).__name__} where its network "
                     f"should be."
                 )
-            net = self._make_net(network.config, train_split=None, verbose=0, lr=lr, batch_size=batch_size)
+            lr, batch_size, seed = numbers
+            options = {"train_split": None, "verbose": 0, "device": str(network.head.weight.device)}
+            net = self._make_net(network.config, seed, lr=lr, batch_size=batch_size, **options)
             net.module_.load_state_dict(network.state_dict())
             state = state | {"net_": net}
         super().__setstate__(with_defaults(self, state))
@@ -350,14 +354,16 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             )
 
     @staticmethod
-    def _fitted(net: NeuralNetClassifier, history: dict[str, list[float]]) -> dict[str, Any]:
+    def _fitted(net: NeuralNetClassifier, history: dict[str, list[float]], classes: NDArray[Any]) -> dict[str, Any]:
         """Return the fitted attributes; the net keeps nothing of the data."""
         net.set_params(train_split=None)
-        return {"net_": net, "n_iter_": len(history["loss"]), "history_": history}
+        return {"net_": net, "classes_": classes, "n_iter_": len(history["loss"]), "history_": history}
 
-    def _snapshot(self, net: NeuralNetClassifier, history: dict[str, list[float]]) -> dict[str, Any]:
+    def _snapshot(
+        self, net: NeuralNetClassifier, history: dict[str, list[float]], classes: NDArray[Any]
+    ) -> dict[str, Any]:
         """Return the fitted attributes as they would be if training stopped now; a copied net has its own weights."""
-        return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()})
+        return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()}, classes)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class.
@@ -372,7 +378,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes), float64
             Probabilities, the classes in the order of `classes_`.
         """
-        return softmax(self._apply(X, lambda module, x: module(x)).astype(np.float64), axis=1)
+        logits, _ = self._apply(X, lambda module, x: module(x))
+        return softmax(logits.astype(np.float64), axis=1)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each row.
@@ -387,8 +394,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             Labels, as in `classes_`.
         """
-        most_probable = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[most_probable]
+        logits, classes = self._apply(X, lambda module, x: module(x))
+        return classes[softmax(logits.astype(np.float64), axis=1).argmax(axis=1)]
 
     def embed(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return what the last layer sees: the features that the network has learned.
@@ -403,14 +410,18 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         ndarray of shape (n_samples, n_learned), float32
             Features; `n_learned` is the number of inputs of the last layer.
         """
-        return self._apply(X, lambda module, x: module.embed(x))
+        features, _ = self._apply(X, lambda module, x: module.embed(x))
+        return features
 
-    def _apply(self, X: ArrayLike, function: Callable[[Any, Tensor], Tensor]) -> NDArray[np.float32]:
-        """Return what `function` makes of the network and the rows, as an array."""
+    def _apply(
+        self, X: ArrayLike, function: Callable[[Any, Tensor], Tensor]
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Return what `function` makes of the network and the rows, and the classes that go with the network."""
         check_is_fitted(self)
+        fitted = dict(self.__dict__)  # read once: another thread may be fitting
         X = check_rows(self, X, reset=False)
         check_float32(X, "X")
-        module = self.net_.module_
+        module = fitted["net_"].module_
         rows = Rows(X, _UNITS, module.head.weight.device)
         with torch.inference_mode(), torch.autocast(rows.device.type, enabled=False):
             output = np.concatenate(
@@ -422,7 +433,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 f"What the network makes of row {is_finite.argmin()} of X is not finite. Its values are out of "
                 f"proportion to the training data."
             )
-        return output
+        return output, fitted["classes_"]
 
 
 class SimpleCNNClassifier(_BaseCNNClassifier):

@@ -308,10 +308,10 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         """
         if self.config["data_range"] is not None:
             low, high = self.config["data_range"]
-            return Units(low, high - low, clip=True)
+            return Units(low, high - low, 0.0, 1.0)
         low, high = extent(X)
         margin = _MARGIN * (high - low)
-        return Units(low - margin, high - low + 2 * margin or 1.0, clip=True)
+        return Units(low - margin, high - low + 2 * margin or 1.0, 0.0, 1.0)
 
     def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
         """Return which rows lie in the range.

@@ -341,8 +341,7 @@ def _convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     x = graph.add("Div", graph.add("Sub", x, dtype(units.shift)), dtype(units.scale))
     if dtype == np.float64:
         x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
-    if units.clip:
-        x = graph.add("Clip", x, np.float32(0), np.float32(1))
+    x = graph.add("Clip", x, np.float32(units.low), np.float32(units.high))
     mean = _add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
     graph.finish(mean, operator.outputs[0])
 

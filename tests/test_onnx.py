@@ -88,7 +88,8 @@ def test_shapes_of_images_and_networks(parameters, data_range):
 
 def test_mean_of_the_continuous_bernoulli_for_every_logit():
     X = np.linspace(0, 1, 20).reshape(-1, 1)
-    vae = make(ContinuousBernoulliVAETransformer, n_components=1, hidden_layer_sizes=(), max_iter=1).fit(X)
+    parameters = {"n_components": 1, "hidden_layer_sizes": (), "data_range": (0, 1), "max_iter": 1}
+    vae = make(ContinuousBernoulliVAETransformer, **parameters).fit(X)
     for parameter, value in zip(vae.module_.decoder.parameters(), (1, 0), strict=True):  # logit = z
         nn.init.constant_(parameter, value)
     small = np.geomspace(1e-30, 2, 400)

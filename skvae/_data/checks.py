@@ -24,6 +24,7 @@ __all__ = [
     "check_latent",
     "check_positive_integer",
     "check_rows",
+    "check_state",
     "image_dimensions",
     "in_memory",
     "layer_sizes",
@@ -56,6 +57,15 @@ def warn_of_clipping(is_outside: NDArray[np.bool_]) -> None:
             f"{int(is_outside.sum())} of {len(is_outside)} rows of X_val have values outside the range of the training "
             f"data. They are clipped to it. Give data_range=(low, high) for the range of all data.",
             UserWarning,
+        )
+
+
+def check_state(estimator: object, state: dict[str, Any]) -> None:
+    """Raise ValueError when a stored state would hide a method or a property of its class."""
+    hidden = [name for name in state if hasattr(type(estimator), name)]
+    if hidden:
+        raise ValueError(
+            f"The file is damaged: it has {hidden[0]!r} in the place of what a {type(estimator).__name__} calls so."
         )
 
 

@@ -17,9 +17,6 @@ __all__ = ["Batch", "Rows", "Units", "as_tensor", "blocks", "check_float32", "ex
 # Entries in one block of data that is read to learn something of all of it.
 _BLOCK_ENTRIES = 1 << 16
 
-# The largest value in the units of a likelihood, on either side: its square, and what networks make of it, is finite.
-_LARGEST_UNIT = 1e6
-
 # In float32, a shift of this many scales costs a value the digits below a millionth of a scale.
 _LARGEST_SHIFT = 16
 
@@ -62,8 +59,9 @@ class Units:
         What is subtracted.
     scale : float
         What is divided by; positive.
-    clip : bool, default=False
-        Whether u is clipped to [0, 1] on its way to the networks.
+    low, high : float, default=-1e6, 1e6
+        What u is clipped to on its way to the networks. By default no more is clipped than what would overflow: the
+        square of u, and what networks make of it, stays within float32.
 
     Raises
     ------
@@ -73,7 +71,8 @@ class Units:
 
     shift: float
     scale: float
-    clip: bool = False
+    low: float = -1e6
+    high: float = 1e6
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shift) and math.isfinite(self.scale) and self.scale > 0):
@@ -92,7 +91,7 @@ class Units:
         return np.float64 if is_coarse else np.float32
 
     def apply(self, block: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the values in these units, at most a million on either side.
+        """Return the values in these units, clipped.
 
         Parameters
         ----------
@@ -109,10 +108,9 @@ class Units:
         converted = block.to(dtype)
         converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
         converted = converted.div_(self.scale)
-        if self.clip:
-            return converted.clamp_(0, 1)
+        # Bytes and the like are never that far away.
         is_small = not block.dtype.is_floating_point and block.dtype.itemsize <= 2 and self.scale >= 1
-        return converted if is_small else converted.clamp_(-_LARGEST_UNIT, _LARGEST_UNIT)
+        return converted if is_small and self.high > 1 else converted.clamp_(self.low, self.high)
 
     def invert(self, u: NDArray[Any]) -> NDArray[Any]:
         """Return the values of the data.

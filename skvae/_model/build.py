@@ -1,5 +1,6 @@
 """From an estimator's parameters to its model."""
 
+import copy
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def build_vae(
     )
     if fitted is not None:
         try:
-            vae.load_state_dict(fitted.state_dict())
+            vae.load_state_dict(copy.deepcopy(fitted.state_dict()), assign=True)
         except RuntimeError as error:
             raise ValueError(
                 f"{type(estimator).__name__} cannot go on from its fitted weights, because a parameter that shapes the "

@@ -27,16 +27,23 @@ _N_FILTERS = 32
 
 
 class Network(StoredModule):
-    """A network of this library."""
+    """A network of this library.
+
+    It has no memory for its weights before they are drawn or loaded, so that nothing that asks for a network takes more
+    than the weights that it brings along.
+    """
 
     # Whether a training step can be recorded as a CUDA graph.
     capturable = True
 
-    # The most numbers that a layer makes of one row.
+    # What goes in and comes out for one row, and the most numbers that a layer makes of it.
+    n_inputs: int
+    n_outputs: int
     width: int
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw Glorot-uniform weights and set the biases to zero."""
+        """Draw Glorot-uniform weights and set the biases to zero, on the CPU."""
+        self.to_empty(device="cpu")
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -52,11 +59,17 @@ class _Unset:
 
 
 class Linear(_Unset, nn.Linear):
-    """A fully connected layer, its weights not yet set."""
+    """A fully connected layer, its weights not yet there."""
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__(n_inputs, n_outputs, device="meta", dtype=torch.float32)
 
 
 class Conv2d(_Unset, nn.Conv2d):
-    """A convolution, its weights not yet set."""
+    """A 3 x 3 convolution that keeps the image's size, its weights not yet there."""
+
+    def __init__(self, n_channels: int, n_filters: int) -> None:
+        super().__init__(n_channels, n_filters, 3, padding=1, device="meta", dtype=torch.float32)
 
 
 class DenseNetwork(Network):
@@ -77,6 +90,8 @@ class DenseNetwork(Network):
     def __init__(
         self, n_inputs: int, hidden_layer_sizes: Sequence[int], n_outputs: int, activation: str, dropout: float
     ) -> None:
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {activation!r}.")
         hidden_layer_sizes = tuple(hidden_layer_sizes)
         super().__init__(
             n_inputs=n_inputs,
@@ -87,8 +102,8 @@ class DenseNetwork(Network):
         )
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
         pairs = zip(widths, widths[1:], strict=False)
-        self.layers = nn.ModuleList(Linear(*pair, dtype=torch.float32) for pair in pairs)
-        self.width = max(widths)
+        self.layers = nn.ModuleList(Linear(*pair) for pair in pairs)
+        self.n_inputs, self.n_outputs, self.width = n_inputs, n_outputs, max(widths)
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
@@ -125,9 +140,10 @@ class ConvEncoder(Network):
             image_shape=image_shape, hidden_layer_sizes=hidden_layer_sizes, n_outputs=n_outputs, dropout=dropout
         )
         height, width, channels = image_shape
-        self.convolution = Conv2d(channels, _N_FILTERS, 3, padding=1, dtype=torch.float32)
+        self.convolution = Conv2d(channels, _N_FILTERS)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
         self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
+        self.n_inputs, self.n_outputs = height * width * channels, n_outputs
         self.width = max(_N_FILTERS * height * width, self.dense.width)
         self._windows: Tensor | None = None
 
@@ -282,12 +298,11 @@ def make_encoder(
             f"encoder='conv' needs images, and {n_features} features are not a square of at least 4 x 4. "
             f"Give image_shape=(height, width) or (height, width, channels), or choose encoder='dense'."
         )
-    with torch.device("cpu"):
-        network: Network = (
-            ConvEncoder(image_shape, hidden_layer_sizes, n_outputs, dropout)
-            if is_conv and image_shape is not None
-            else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, "relu", dropout)
-        )
+    network: Network = (
+        ConvEncoder(image_shape, hidden_layer_sizes, n_outputs, dropout)
+        if is_conv and image_shape is not None
+        else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, "relu", dropout)
+    )
     if generator is not None:
         network.initialize(generator)
     return network
@@ -312,8 +327,7 @@ def make_decoder(
     """
     if isinstance(decoder, nn.Module):
         return _make_user_module("decoder", decoder, n_components, n_outputs, generator)
-    with torch.device("cpu"):
-        network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout)
+    network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout)
     if generator is not None:
         network.initialize(generator)
     return network

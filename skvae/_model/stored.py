@@ -23,7 +23,8 @@ def weights_to_numpy(weights: dict[str, Any]) -> dict[str, Any]:
 def weights_from_numpy(weights: dict[str, Any]) -> dict[str, Any]:
     """Undo `weights_to_numpy`."""
     return {
-        name: torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+        # In memory that torch allocates: kernels round otherwise in other places.
+        name: torch.tensor(value, device="cpu") if isinstance(value, np.ndarray) else value
         for name, value in weights.items()
     }
 
@@ -36,7 +37,8 @@ class StoredModule(nn.Module):
     Parameters
     ----------
     **config
-        The arguments of the subclass: numbers, strings and tuples of them. The module is built from them again.
+        The arguments of the subclass: numbers, strings and tuples of them. The module is built from them again, and
+        then takes over the stored weights, whose shapes have to fit.
     """
 
     def __init__(self, **config: Any) -> None:
@@ -63,7 +65,6 @@ class StoredModule(nn.Module):
         return copied.train(self.training)
 
     def _build(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
-        """Make the module anew with these weights. Nothing is allocated before their shapes are known to fit."""
-        with torch.device("meta"):
-            type(self).__init__(self, **config)
+        """Make the module anew with these weights, which it takes over."""
+        type(self).__init__(self, **config)
         self.load_state_dict(weights, assign=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from skvae._data.rows import Batch, Units
 from skvae._model import ops
+from skvae._model.networks import Network
 from skvae._model.noise import Noise
 from skvae.likelihoods import Likelihood
 
@@ -79,11 +80,33 @@ class VAE(nn.Module):
         return parts | {"units": dataclasses.asdict(self.units)} | self._configuration()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in ("encoder", "decoder", "likelihood"):
-            if not isinstance(state[name], nn.Module):
-                raise ValueError(f"The file is damaged: its {name} is a {type(state[name]).__name__}.")
-        VAE.__init__(self, **state | {"units": Units(**state["units"])})
+        try:
+            VAE.__init__(self, **state | {"units": Units(**state["units"])})
+            self._check()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The file is damaged: its parts do not make a VAE. {error}") from error
         self.eval()
+
+    def _check(self) -> None:
+        """Raise ValueError unless the parts belong together."""
+        kinds: dict[str, type] = {"encoder": nn.Module, "decoder": nn.Module, "likelihood": Likelihood}
+        kinds |= {"n_features": int, "n_components": int, "posterior_scale": str}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is a {type(getattr(self, name)).__name__}; a {kind.__name__} is expected.")
+        if self.posterior_scale not in ("log_variance", "softplus"):
+            raise ValueError(f"posterior_scale is {self.posterior_scale!r}.")
+        sizes = {
+            "encoder": (self.n_features, 2 * self.n_components),
+            "decoder": (self.n_components, self.likelihood.n_parameters * self.n_features),
+        }
+        for name, expected in sizes.items():
+            network = getattr(self, name)
+            if isinstance(network, Network) and (network.n_inputs, network.n_outputs) != expected:
+                raise ValueError(
+                    f"The {name} maps {network.n_inputs} to {network.n_outputs} columns, not {expected[0]} to "
+                    f"{expected[1]}."
+                )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "VAE":
         copied = VAE.__new__(VAE)
