@@ -321,8 +321,8 @@ class ContinuousBernoulli(ExponentialFamily):
     where that is below 1; in float64 to 1e-12. No finite logit gives NaN, first and second derivatives included.
     Derivatives may be taken in reverse or forward mode, and under ``torch.func.vmap``.
 
-    Give extreme parameters as `logits`. In float32, `probs` end at about 1 - 6e-8, which is the logit 16.6; the next
-    number, 1, is a point mass. Toward 0, `probs` end at the logit -103.
+    Give extreme parameters as `logits`. In float32, `probs` can stand for logits between about -87 and 16.6 only:
+    beyond, a sigmoid rounds to 0 or 1, which is a point mass.
 
     Parameters
     ----------
