@@ -1,15 +1,18 @@
 """The continuous Bernoulli distribution, accurate for every logit in float32 and in float64."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.distributions import ExponentialFamily, constraints
 from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all, lazy_property
+
+from skvae import _kl
 
 __all__ = ["ContinuousBernoulli"]
 
@@ -114,6 +117,22 @@ def slope(e: Tensor, x: Tensor) -> Tensor:
     return torch.addcmul(x - end, sign, _lower_mean(sign * e))
 
 
+def _tangent(ctx: Any, tangents: tuple[Tensor | None, ...], *partials: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the tangent of a function whose partial derivatives, at the saved tensors, are `partials`.
+
+    Around a `jvp`, torch turns forward mode off. A second derivative, forward over forward, would then be 0 without
+    a word (pytorch/pytorch#197867). Here it is on again, for the numbers beneath the present level.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        saved = [forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+        terms = [
+            forward_ad.unpack_dual(tangent).primal * partial(*saved)
+            for tangent, partial in zip(tangents, partials, strict=True)
+            if tangent is not None
+        ]
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
 class _LogProb(torch.autograd.Function):
     """log p(x | e) = e x - A(e), whose gradient is not taken through the steps of its computation."""
 
@@ -126,6 +145,7 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -135,6 +155,10 @@ class _LogProb(torch.autograd.Function):
             grad * slope(e, x) if ctx.needs_input_grad[0] else None,
             grad * e if ctx.needs_input_grad[1] else None,
         )
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _tangent(ctx, tangents, slope, lambda e, x: e)
 
 
 def log_prob(e: Tensor, x: Tensor) -> Tensor:
@@ -181,6 +205,35 @@ def _quantile_slope(e: Tensor, x: Tensor) -> Tensor:
     return torch.where(small, x * _polynomial(_EXPM1_SERIES, -t) * difference, (w - _cdf_upward(a, w)) * a.reciprocal())
 
 
+def _save(ctx: Any, *tensors: Tensor) -> None:
+    """Save tensors for both modes; derivatives of what does not vary are left out, for they may be infinite."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def _gradients(ctx: Any, grad: Tensor | None, *partials: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """Return the gradients of a function whose partial derivatives, at the saved tensors, are `partials`."""
+    if grad is None:
+        return None, None
+    needed = zip(ctx.needs_input_grad, partials, strict=True)
+    return tuple(grad * partial(*ctx.saved_tensors) if needs else None for needs, partial in needed)
+
+
+def _density(e: Tensor, x: Tensor) -> Tensor:
+    return log_prob(e, x).exp()
+
+
+def _quantile_density(e: Tensor, x: Tensor) -> Tensor:
+    """Return the derivative in u of the quantile x = F^-1(u; e)."""
+    return (-log_prob(e, x)).exp()
+
+
+def _cdf_slope(e: Tensor, x: Tensor) -> Tensor:
+    """Return the derivative in e of the cdf at x."""
+    return -_density(e, x) * _quantile_slope(e, x)
+
+
 class _Cdf(torch.autograd.Function):
     """F(x; e) = (exp(e x) - 1) / (exp(e) - 1)."""
 
@@ -195,14 +248,15 @@ class _Cdf(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        _save(ctx, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (grad,) = grads
-        e, x = ctx.saved_tensors
-        density = log_prob(e, x).exp()
-        return -grad * density * _quantile_slope(e, x), grad * density
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _gradients(ctx, grads[0], _cdf_slope, _density)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _tangent(ctx, tangents, _cdf_slope, _density)
 
 
 class _Icdf(torch.autograd.Function):
@@ -221,16 +275,28 @@ class _Icdf(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
+        _save(ctx, inputs[0], output)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (grad,) = grads
-        e, x = ctx.saved_tensors
-        return (
-            grad * _quantile_slope(e, x) if ctx.needs_input_grad[0] else None,
-            grad * (-log_prob(e, x)).exp() if ctx.needs_input_grad[1] else None,
-        )
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _gradients(ctx, grads[0], _quantile_slope, _quantile_density)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _tangent(ctx, tangents, _quantile_slope, _quantile_density)
+
+
+def _elementwise(function: type[torch.autograd.Function], e: Tensor, x: Tensor) -> Tensor:
+    """Apply a function of two tensors, at least in float32, to tensors of any shapes and dtypes that fit."""
+    dtype = torch.promote_types(e.dtype, x.dtype)
+    wider = torch.promote_types(dtype, torch.float32)
+    value: Tensor = function.apply(*torch.broadcast_tensors(e.to(wider), x.to(wider)))
+    return value.to(dtype)
+
+
+def _finite(e: Tensor) -> Tensor:
+    limits = torch.finfo(e.dtype)
+    return e.clamp(limits.min, limits.max)
 
 
 def _entropy(e: Tensor) -> Tensor:
@@ -253,6 +319,10 @@ class ContinuousBernoulli(ExponentialFamily):
     closed forms are 0 / 0 and give way to their Taylor series; elsewhere they are written so that nothing cancels.
     In float32 every method is accurate to 2e-6 for logits in [-500, 500], relative to the true value or absolute
     where that is below 1; in float64 to 1e-12. No finite logit gives NaN, first and second derivatives included.
+    Derivatives may be taken in reverse or forward mode, and under ``torch.func.vmap``.
+
+    Give extreme parameters as `logits`. In float32, `probs` can stand for logits between about -87 and 16.6 only:
+    beyond, a sigmoid rounds to 0 or 1, which is a point mass.
 
     Parameters
     ----------
@@ -317,8 +387,12 @@ class ContinuousBernoulli(ExponentialFamily):
     @property
     def _finite_logits(self) -> Tensor:
         """The logits, infinities brought to the largest finite number, at which the distribution is a point as well."""
-        limits = torch.finfo(self.logits.dtype)
-        return self.logits.clamp(limits.min, limits.max)
+        return _finite(self.logits)
+
+    @property
+    def _toward_zero(self) -> "ContinuousBernoulli":
+        """The distribution of x or, where that is likelier near 1, of 1 - x, whose mean keeps its digits."""
+        return ContinuousBernoulli(logits=torch.where(self.logits > 0, -self.logits, self.logits), validate_args=False)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "ContinuousBernoulli":
         """Return the distribution with its parameters expanded to `batch_shape`."""
@@ -330,6 +404,11 @@ class ContinuousBernoulli(ExponentialFamily):
         super(ContinuousBernoulli, new).__init__(batch_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+    @property
+    def param_shape(self) -> torch.Size:
+        """The shape of the parameter."""
+        return self._param.shape
 
     @property
     def mean(self) -> Tensor:
@@ -351,48 +430,54 @@ class ContinuousBernoulli(ExponentialFamily):
         """The standard deviation."""
         return torch.where(self.logits.isinf(), 0, _stddev(self._finite_logits))
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor | float) -> Tensor:
         """Return the log density e x - A(e) at `value`, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
+        value = self._checked(value)
         density = log_prob(self._finite_logits, value)
         point = torch.where(value == (self.logits > 0), torch.inf, -torch.inf).to(density.dtype)
         return torch.where(self.logits.isinf(), point, density)
 
-    def cdf(self, value: Tensor) -> Tensor:
+    def cdf(self, value: Tensor | float) -> Tensor:
         """Return the cumulative distribution function at `value`."""
-        if self._validate_args:
-            self._validate_sample(value)
-        e, x = self._with_logits(value)
-        point = torch.where(self.logits > 0, x >= 1, x >= 0).to(x.dtype)
-        return torch.where(self.logits.isinf(), point, _Cdf.apply(e, x.clamp(0, 1)))
+        x = self._checked(value)
+        probability = _elementwise(_Cdf, self._finite_logits, x.clamp(0, 1))
+        point = torch.where(self.logits > 0, x >= 1, x >= 0).to(probability.dtype)
+        return torch.where(self.logits.isinf(), point, probability)
 
-    def icdf(self, value: Tensor) -> Tensor:
+    def icdf(self, value: Tensor | float) -> Tensor:
         """Return the quantile at the probability `value` in [0, 1]."""
-        if self._validate_args and not bool(((value >= 0) & (value <= 1)).all()):
-            raise ValueError("The argument of icdf is a probability: every value must lie in [0, 1].")
-        quantile = _Icdf.apply(*self._with_logits(value))
+        try:
+            value = self._checked(value)
+        except ValueError as error:
+            raise ValueError(f"The argument of icdf is a probability in [0, 1]. {error}") from error
+        return self._quantile(value)
+
+    def _quantile(self, u: Tensor) -> Tensor:
+        quantile = _elementwise(_Icdf, self._finite_logits, u)
         return torch.where(self.logits.isinf(), (self.logits > 0).to(quantile.dtype), quantile)
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return reparametrized samples: the quantiles of uniform draws from torch's global generator."""
         shape = self._extended_shape(sample_shape)
-        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+        return self._quantile(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Return samples without gradient."""
         with torch.no_grad():
-            return self.rsample(sample_shape)
+            return self.rsample(sample_shape).detach()
 
     def entropy(self) -> Tensor:
         """Return the differential entropy A(e) - e A'(e), in nats; at most 0."""
         return torch.where(self.logits.isinf(), -torch.inf, _entropy(self._finite_logits))
 
-    def _with_logits(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        e = self._finite_logits
-        dtype = torch.promote_types(e.dtype, value.dtype)
-        e, value = torch.broadcast_tensors(e.to(dtype), value.to(dtype))
-        return e, value
+    def _checked(self, value: Tensor | float) -> Tensor:
+        """Return the value as a tensor, a point of [0, 1] that suits the shape if arguments are to be checked."""
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value, dtype=self.logits.dtype, device=self.logits.device)
+        if self._validate_args:
+            # Under vmap this looks at all of the batch at once, as torch's own distributions do.
+            self._validate_sample(value)
+        return value
 
     @property
     def _natural_params(self) -> tuple[Tensor]:
@@ -403,10 +488,15 @@ class ContinuousBernoulli(ExponentialFamily):
         return -log_prob(e, torch.zeros_like(e))
 
 
+_kl.register(ContinuousBernoulli)
+
+
 @register_kl(ContinuousBernoulli, ContinuousBernoulli)
-def _kl_continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> Tensor:
+@register_kl(ContinuousBernoulli, torch.distributions.ContinuousBernoulli)
+@register_kl(torch.distributions.ContinuousBernoulli, ContinuousBernoulli)
+def _kl_continuous_bernoulli(p: Any, q: Any) -> Tensor:
     """KL(p || q) = -H(p) - log q(E_p x), taken from the end of [0, 1] that p prefers."""
-    e, f = broadcast_all(p._finite_logits, q._finite_logits)
+    e, f = broadcast_all(_finite(p.logits), _finite(q.logits))
     flip = e >= 1
     e, f = torch.where(flip, -e, e), torch.where(flip, -f, f)
     divergence = -_entropy(e) - log_prob(f, mean(e))

@@ -19,6 +19,7 @@ ROOMS = {
     "_data.checks": {"numpy", "sklearn", "torch"},
     "_data.rows": {"numpy", "torch"},
     "_data.fingerprint": {"numpy", "torch"},
+    "_kl": {"torch"},
     "distributions": {"torch"},
     "_model.noise": {"numpy", "torch"},
     "_model.ops": {"torch"},
