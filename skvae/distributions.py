@@ -13,6 +13,7 @@ from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all, lazy_property
 
 from skvae import _kl
+from skvae._model import ops
 
 __all__ = ["ContinuousBernoulli"]
 
@@ -123,7 +124,7 @@ def _tangent(ctx: Any, tangents: tuple[Tensor | None, ...], *partials: Callable[
     Around a `jvp`, torch turns forward mode off. A second derivative, forward over forward, would then be 0 without
     a word (pytorch/pytorch#197867). Here it is on again, for the numbers beneath the present level.
     """
-    with forward_ad._set_fwd_grad_enabled(True):
+    with ops.forward_mode():
         saved = [forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
         terms = [
             forward_ad.unpack_dual(tangent).primal * partial(*saved)

@@ -15,6 +15,8 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
+from skvae import NormalVAETransformer
+from skvae._data.fingerprint import fingerprint
 from skvae._fit.checkpoint import Checkpoint
 from skvae.callbacks import SampleMonitor
 
@@ -504,3 +506,129 @@ def test_keys_that_json_would_change(estimator_class, digits, tmp_path):
     with pytest.raises(TypeError, match="dicts of them whose keys are strings"):
         make(estimator_class, encoder=Counting(64, 6), checkpoint=tmp_path / "fit").fit(digits)
     assert list(tmp_path.iterdir()) == []
+
+
+MODULE = """
+import torch
+
+FACTOR = {factor}
+
+def helper(x):
+    return x.{function}()
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 6)
+        torch.nn.init.constant_(self.linear.weight, 0.01)
+        torch.nn.init.zeros_(self.linear.bias)
+        self.list = {list}
+        self.function = torch.{attribute}
+        self.register_buffer("hidden", torch.full((6,), {buffer}), persistent=False)
+
+    def forward(self, x):
+        return FACTOR * {body}
+"""
+UNCHANGED = {
+    "factor": "1.0",
+    "function": "abs",
+    "list": "[1, {'a': (2, 3)}]",
+    "attribute": "tanh",
+    "buffer": "0.5",
+    "body": "self.function(self.linear(helper(x))) + self.hidden",
+}
+
+
+def module_of_source(**changes):
+    namespace = {}
+    exec(MODULE.format(**UNCHANGED | changes), namespace)
+    return namespace["Encoder"]()
+
+
+@pytest.mark.draws_globally
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"factor": "2.0"},
+        {"function": "square"},
+        {"list": "[1, {'a': (2, 4)}]"},
+        {"attribute": "sigmoid"},
+        {"buffer": "0.25"},
+        {"body": "self.function(self.linear(helper(x)))"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_module_that_computes_something_else_is_another_training(change, digits, tmp_path):
+    path = tmp_path / "fit"
+    first = make(NormalVAETransformer, encoder=module_of_source(), checkpoint=path).fit(digits)
+    again = make(NormalVAETransformer, encoder=module_of_source(), checkpoint=path).fit(digits)
+    assert bits(again, digits) == bits(first, digits)
+    with pytest.raises(ValueError, match="another training: encoder was Encoder with sha256"):
+        make(NormalVAETransformer, encoder=module_of_source(**change), checkpoint=path).fit(digits)
+
+
+class WithAnIterator(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(64, 6)
+        self.items = memoryview(b"12")
+
+    def __deepcopy__(self, memo):
+        return torch.nn.Linear(64, 6)
+
+
+@pytest.mark.draws_globally
+def test_what_cannot_be_compared_is_refused(digits, tmp_path):
+    make(NormalVAETransformer, encoder=WithAnIterator(), max_iter=1).fit(digits)
+    with pytest.raises(ValueError, match="encoder cannot be compared .*: a memoryview, .*fit without checkpoint"):
+        make(NormalVAETransformer, encoder=WithAnIterator(), checkpoint=tmp_path / "fit").fit(digits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_are_compared_by_their_bytes():
+    array = np.arange(3000.0)
+    changed = array.copy()
+    changed[1500] += 1e-9
+    for wrap in (lambda a: a, lambda a: [a], lambda a: {"a": a}, torch.from_numpy):
+        assert fingerprint(wrap(array)) == fingerprint(wrap(array.copy()))
+        assert fingerprint(wrap(array)) != fingerprint(wrap(changed))
+    assert fingerprint(array) != fingerprint(array.astype(np.float32))
+    assert fingerprint(array) != fingerprint(array.reshape(3, -1))
+
+
+def test_objects_that_refer_to_themselves():
+    loops = []
+    for last in (2, 2, 3):
+        loop = [1, last]
+        loop.append(loop)
+        loops.append(fingerprint(loop))
+    assert loops[0] == loops[1] != loops[2]
+
+
+def test_permissions_survive(estimator_class, digits, tmp_path):
+    path = tmp_path / "fit"
+    interrupt(make(estimator_class, checkpoint=path), digits, 2)
+    path.chmod(0o600)
+    make(estimator_class, checkpoint=path).fit(digits)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+class DiesOrStops(Callback):
+    """A callback whose process dies in it; in one that lives on, it asks to stop at the same epoch."""
+
+    def __init__(self, dies):
+        self.dies = dies
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch" and context.task_id == 1:
+            if self.dies:
+                raise SystemExit
+            return True
+        return False
+
+
+def test_a_stop_is_not_lost_when_the_process_dies_in_the_callback(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, max_iter=6, checkpoint=tmp_path / "fit")
+    with pytest.raises(SystemExit):
+        estimator.set_callbacks(DiesOrStops(dies=True)).fit(digits)
+    assert estimator.set_callbacks(DiesOrStops(dies=False)).fit(digits).n_iter_ == 2
+    assert estimator.set_callbacks().fit(digits).n_iter_ == 2

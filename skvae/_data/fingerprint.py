@@ -1,8 +1,13 @@
 """Fingerprints: what tells one parameter, one set of data or one model from another, in a line of text."""
 
+import enum
 import functools
 import hashlib
+import inspect
 import sys
+import types
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,41 +18,175 @@ from skvae._version import __version__
 
 __all__ = ["Identity", "fingerprint"]
 
+# What these packages define belongs to their version, and is told apart by its name.
+_PACKAGES = {"joblib", "numpy", "scipy", "skorch", "sklearn", "skvae", "torch", *sys.stdlib_module_names}
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, torch.dtype, torch.device)
+
+# What torch keeps in a module; weights, buffers and layers are gone through one by one.
+_OF_TORCH = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
+
 
 def fingerprint(value: object) -> str:
-    """Return what tells a parameter or data from others: itself if it is short, a digest if it is large."""
+    """Return what tells a parameter or data from others: itself if it is short, a digest if it is large.
+
+    Raises
+    ------
+    TypeError
+        When something in it cannot be told from another one.
+    """
+    is_plain = isinstance(value, _PLAIN)
+    is_plain = is_plain or (isinstance(value, (tuple, list)) and all(isinstance(item, _PLAIN) for item in value))
+    if is_plain and len(repr(value)) <= 200:
+        return repr(value)
     digest = hashlib.sha256()
-    if isinstance(value, np.ndarray) and value.ndim == 2:
-        text = f"{value.dtype} array of shape {value.shape}"
-        for block in blocks(value):
-            digest.update(as_tensor(block).numpy().data)
-    elif isinstance(value, torch.nn.Module):
-        text = type(value).__name__
-        _update_with_module(digest, value)
-    elif isinstance(value, np.random.RandomState):
-        text = "RandomState"
-        with np.printoptions(threshold=sys.maxsize):
-            digest.update(repr(value.get_state(legacy=False)).encode())
-    elif len(text := repr(value)) > 200:
-        digest.update(text.encode())
-        text = type(value).__name__
-    else:
-        return text
+    for part in _parts(value, {}):
+        digest.update(part)
+    text = f"{value.dtype} array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
     return f"{text} with sha256 {digest.hexdigest()[:16]}"
 
 
-def _update_with_module(digest: "hashlib._Hash", module: torch.nn.Module) -> None:
-    """Add to `digest` the layers of a module, its weights, and what its attributes say that is no weight."""
-    digest.update(repr(module).encode())
-    for part in module.modules():
-        plain = {key: item for key, item in vars(part).items() if isinstance(item, (bool, int, float, str, tuple))}
-        digest.update(repr(plain).encode())
-    for name, weight in module.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(weight, torch.Tensor) and not torch.nn.parameter.is_lazy(weight):
-            digest.update(weight.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yield bytes that together say what `value` is; `seen` has what was met before, by identity."""
+    if isinstance(value, _PLAIN):
+        yield f"{type(value).__name__} {value!r};".encode()
+    elif id(value) in seen:
+        yield f"number {list(seen).index(id(value))};".encode()
+    else:
+        seen[id(value)] = value  # kept, so that nothing else gets its identity
+        yield f"{type(value).__name__}(".encode()
+        yield from _parts_of_kind(value, seen)
+        yield b");"
+
+
+def _parts_of_kind(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yield the parts of something that has parts, by its kind."""
+    match value:
+        case np.ndarray():
+            yield from _parts_of_array(value, seen)
+        case torch.Tensor():
+            yield from _parts_of_tensor(value)
+        case torch.nn.Module():
+            yield from _parts_of_module(value, seen)
+        case type() | types.FunctionType() | types.BuiltinFunctionType():
+            yield from _parts_of_code(value, seen)
+        case enum.Enum():
+            yield from _parts(type(value), seen)
+            yield value.name.encode()
+        case set() | frozenset():
+            yield from sorted(b"".join(_parts(item, dict(seen))) for item in value)
+        case tuple() | list() | dict():
+            for item in value.items() if isinstance(value, dict) else value:
+                yield from _parts(item, seen)
+        case _:
+            yield from _parts(_content(value), seen)
+
+
+def _content(value: Any) -> Any:
+    """Return what tells an object from others of its class, and the class."""
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy()
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, weakref.ReferenceType):
+        return value()
+    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()) if hasattr(value, name)]
+    attributes = getattr(value, "__dict__", {}) | {name: getattr(value, name) for name in slots}
+    if not attributes and _is_of_a_package(type(value)):
+        raise TypeError(f"a {type(value).__name__}, {value!r:.100}, cannot be told from another one")
+    return type(value), attributes
+
+
+def _parts_of_array(array: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    yield f"{array.dtype} {array.shape};".encode()
+    if array.dtype.hasobject:
+        yield from _parts(array.tolist(), seen)
+    elif array.ndim == 2 and array.size and array.dtype.kind in "biuf":
+        for block in blocks(array):
+            yield as_tensor(block).numpy().tobytes()
+    else:
+        yield array.tobytes()
+
+
+def _parts_of_tensor(tensor: torch.Tensor) -> Iterator[bytes]:
+    yield f"{tensor.dtype} {tensor.requires_grad};".encode()
+    if not torch.nn.parameter.is_lazy(tensor):
+        yield f"{tuple(tensor.shape)};".encode()
+        yield tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _parts_of_module(module: torch.nn.Module, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yield what a module computes with: its class, its weights and buffers, its layers, and all other attributes."""
+    yield from _parts(type(module), seen)
+    # The caches of this library's networks say nothing.
+    of_library = type(module).__module__.split(".")[0] == "skvae"
+    attributes = {"config": getattr(module, "config", None)} if of_library else vars(module)
+    yield from _parts({key: item for key, item in attributes.items() if key not in _OF_TORCH and item != {}}, seen)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        yield from _parts(dict(vars(module)[kind]), seen)
+    if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+        yield from _parts(module.get_extra_state(), seen)
+
+
+def _parts_of_code(code: Any, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yield the name of a function or a class, and of the user's own what it does and whatever that refers to."""
+    yield f"{code.__module__}.{code.__qualname__};".encode()
+    if _is_of_a_package(code):
+        return
+    if isinstance(code, type):
+        yield from _parts(code.__bases__, seen)
+        for name, member in vars(code).items():
+            member = getattr(member, "fget", getattr(member, "__func__", member))
+            if not inspect.isdatadescriptor(member) and name not in ("__doc__", "__module__", "__firstlineno__"):
+                yield from _parts((name, member), seen)
+    elif isinstance(code, types.FunctionType):
+        yield from _parts_of_bytecode(code.__code__, seen)
+        yield from _parts((code.__defaults__, code.__kwdefaults__), seen)
+        yield from _parts([cell.cell_contents for cell in code.__closure__ or ()], seen)
+        for name in _names(code.__code__):
+            value = code.__globals__.get(name)
+            if not isinstance(value, types.ModuleType):
+                yield from _parts((name, value), seen)
+
+
+def _is_of_a_package(code: Any) -> bool:
+    """Return whether a class or a function is not the user's own."""
+    if code.__module__ == "builtins":  # what exec has made says so too
+        is_heap_type = isinstance(code, type) and bool(code.__flags__ & 1 << 9)
+        return not (is_heap_type or isinstance(code, types.FunctionType))
+    return str(code.__module__).split(".")[0] in _PACKAGES
+
+
+def _parts_of_bytecode(code: types.CodeType, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Yield what a code object does, and nothing of where it stands."""
+    yield code.co_code
+    yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _parts_of_bytecode(constant, seen)
         else:
-            digest.update(repr(weight).encode())
+            yield from _parts(constant, seen)
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """Return the names that a code object, and those within it, look up."""
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return [*code.co_names, *inner]
+
+
+def _named_fingerprint(name: str, value: Any) -> str:
+    """Return the fingerprint of a parameter, or raise an error that names it."""
+    try:
+        return fingerprint(value)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} cannot be compared with what it was in an earlier fit or in another process: {error}. Keep such a "
+            f"thing out of the attributes of your module, or fit without checkpoint and in one process."
+        ) from error
 
 
 class Identity:
@@ -79,7 +218,7 @@ class Identity:
         for name in ("checkpoint", "device", "verbose"):
             del parameters[name]
         identity = {"skvae": __version__, "estimator": f"{type(estimator).__module__}.{type(estimator).__qualname__}"}
-        identity |= {name: fingerprint(value) for name, value in (parameters | self._data).items()}
+        identity |= {name: _named_fingerprint(name, value) for name, value in (parameters | self._data).items()}
         identity["device"] = self._device.type
         if self._goes_on:
             start = {name: getattr(estimator, name) for name in ("module_", "loss_curve_", "history_")}

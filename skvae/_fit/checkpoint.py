@@ -4,6 +4,7 @@ import contextlib
 import glob
 import json
 import os
+import stat
 import time
 import uuid
 import zipfile
@@ -116,7 +117,7 @@ class Checkpoint:
         content = json.dumps({"format": _FORMAT, "identity": self.identity, "state": _pack(state, arrays)})
         part = self.path.with_name(self._parts + uuid.uuid4().hex)
         try:
-            with open(part, "xb") as file:
+            with open(part, "xb", opener=self._create) as file:
                 np.savez(file, content=np.frombuffer(content.encode(), np.uint8), **arrays)
                 file.flush()
                 os.fsync(file.fileno())
@@ -132,6 +133,17 @@ class Checkpoint:
                 f"The checkpoint {self.path} cannot be written: {error.strerror or error}. Whatever it held "
                 f"before is still there. Make room, or choose another path",
             ) from error
+
+    def _create(self, path: str, flags: int) -> int:
+        """Open a file that only those may read who may read the one that it takes the place of."""
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+        except FileNotFoundError:
+            return os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, mode)
+        return descriptor
 
     def _remove_old_parts(self) -> None:
         """Remove what killed processes have left: nobody takes an hour to write one."""

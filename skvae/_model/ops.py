@@ -3,6 +3,7 @@
 Only this module makes torch's private calls. Where torch lacks one, the plain version takes its place.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "convolve_and_pool",
     "draw",
     "dropout_mask",
+    "forward_mode",
     "gradients",
     "normal_log_prob",
     "std_and_log",
@@ -82,7 +84,13 @@ _private_log_sigmoid_forward: Any = getattr(torch.ops.aten, "log_sigmoid_forward
 _private_log_sigmoid_backward: Any = getattr(torch.ops.aten, "log_sigmoid_backward", None)
 _private_fused_adam_: Any = getattr(torch, "_fused_adam_", None)
 _private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
+_private_set_forward_mode: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
 _private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
+
+
+def forward_mode() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which forward-mode derivatives are taken, also within a `jvp`, where torch turns them off."""
+    return contextlib.nullcontext() if _private_set_forward_mode is None else _private_set_forward_mode(True)
 
 
 def _select(values: Tensor, by: Tensor, threshold: float) -> Tensor:
