@@ -25,6 +25,7 @@ from skvae._data.checks import (
     check_labeled_rows,
     check_rows,
     image_dimensions,
+    labels_as_array,
     resolve_device,
     spawn_seeds,
     with_defaults,
@@ -261,7 +262,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         X_val = check_rows(self, X_val, reset=False, name="X_val")
         check_float32(X_val, "X_val")
         try:
-            y_val = column_or_1d(y_val)
+            y_val = column_or_1d(labels_as_array(y_val, "y_val"))
         except (TypeError, ValueError) as error:  # it calls everything y
             raise ValueError(f"y_val: {error}") from error
         if len(X_val) != len(y_val):

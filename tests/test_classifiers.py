@@ -383,5 +383,5 @@ def test_errors_name_the_culprit(classifier_class, labeled):
         classifier_class(learning_rate_init=3e38).fit(X, y)
     with pytest.raises(ValueError, match="^y_val: y should be a 1d array"):
         classifier_class().fit(X, y, X_val=X, y_val=np.c_[y, y])
-    with pytest.raises(ValueError, match="^X or y cannot be read as an array of numbers"):
+    with pytest.raises(ValueError, match="^X cannot be read as an array of numbers"):
         classifier_class().fit(torch.ones(4, 4, requires_grad=True), [0, 1, 0, 1])
