@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -285,6 +286,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     def _make_net(self, config: dict[str, Any], **parameters: Any) -> NeuralNetClassifier:
         """Return the initialized net around a fresh network."""
+        if sys.stdout is None:  # as under pythonw; skorch flushes it after each epoch, whether or not it prints
+            parameters["callbacks__print_log"] = None
         with torch.device("cpu"):
             return NeuralNetClassifier(
                 self._network,

@@ -617,3 +617,18 @@ def test_beta_zero_ignores_the_prior(estimator_class, digits):
     assert tied.loss_curve_[-1] == pytest.approx(
         20 * tied.history_["kl"][-1] - tied.history_["log_likelihood"][-1], rel=1e-6
     )
+
+
+@pytest.mark.draws_globally
+def test_a_layer_that_two_modules_hold_is_copied_to_each(digits):
+    shared = nn.Linear(6, 6)
+    encoder, decoder = (
+        nn.Sequential(nn.Linear(64, 6), shared),
+        nn.Sequential(nn.Linear(3, 6), shared, nn.Linear(6, 128)),
+    )
+    before = shared.weight.detach().clone()
+    module = make(NormalVAETransformer, encoder=encoder, decoder=decoder).fit(digits).module_
+    weights = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear) and layer.in_features == 6]
+    one, other = (weight for weight in weights if weight.shape == (6, 6))
+    assert not torch.equal(one, other)
+    assert torch.equal(shared.weight, before)
