@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -26,6 +27,7 @@ from skvae._data.checks import (
     check_rows,
     check_state,
     image_dimensions,
+    labels_as_array,
     resolve_device,
     spawn_seeds,
     with_defaults,
@@ -272,7 +274,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         X_val = check_rows(self, X_val, reset=False, name="X_val")
         check_float32(X_val, "X_val")
         try:
-            y_val = column_or_1d(y_val)
+            y_val = column_or_1d(labels_as_array(y_val, "y_val"))
         except (TypeError, ValueError) as error:  # it calls everything y
             raise ValueError(f"y_val: {error}") from error
         if len(X_val) != len(y_val):
@@ -285,6 +287,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     def _make_net(self, config: dict[str, Any], seed: int, **parameters: Any) -> NeuralNetClassifier:
         """Return the initialized net around a fresh network."""
+        if sys.stdout is None:  # as under pythonw; skorch flushes it after each epoch, whether or not it prints
+            parameters["callbacks__print_log"] = None
         arguments = {"kind": self._network, "seed": seed} | config
         scoring = EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True)
         return NeuralNetClassifier(

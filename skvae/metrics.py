@@ -225,8 +225,8 @@ class FrechetDistance(NamedTuple):
     distance : float
         Distance between the images and the real test images.
     floor : float
-        Distance between as many real training images and the real test images. A generator is not expected to come
-        below it.
+        Distance between real training images, as many as there are images in `distance`, and the real test images. A
+        generator is not expected to come below it.
     """
 
     distance: float
@@ -252,15 +252,16 @@ def classifier_frechet_distance(
     X : array-like of shape (n_samples, n_features)
         Generated or reconstructed images.
     X_train, X_test : array-like of shape (n_real_samples, n_features)
-        Real images. The models were trained on `X_train`, but not on `X_test`. As many rows of `X_train` are drawn as
-        `X` has.
+        Real images. The models were trained on `X_train`, but not on `X_test`.
     random_state : int, RandomState instance or None, default=None
-        Source of this draw.
+        Source of the draw of rows, where `X` and `X_train` have not as many.
 
     Returns
     -------
     FrechetDistance
-        The distance between `X` and `X_test`. Its floor is the distance between `X_train` and `X_test`.
+        The distance between `X` and `X_test`. Its floor is the distance between `X_train` and `X_test`. Small samples
+        have a large distance, so both are of the same number of rows: of the longer one of `X` and `X_train`, as many
+        rows are drawn as the shorter one has.
 
     References
     ----------
@@ -268,8 +269,11 @@ def classifier_frechet_distance(
        update rule converge to a local Nash equilibrium", NeurIPS 2017.
     """
     real = classifier.embed(X_test)
-    n_samples = min(np.shape(X)[0], np.shape(X_train)[0])
-    train = resample(X_train, replace=False, n_samples=n_samples, random_state=spawn_seeds(random_state, 1)[0])
+    n_rows, n_train_rows = np.shape(X)[0], np.shape(X_train)[0]
+    train_seed, seed = spawn_seeds(random_state, 2)
+    train = resample(X_train, replace=False, n_samples=min(n_rows, n_train_rows), random_state=train_seed)
+    if n_rows > n_train_rows:
+        X = resample(X, replace=False, n_samples=n_train_rows, random_state=seed)
     return FrechetDistance(frechet_distance(classifier.embed(X), real), frechet_distance(classifier.embed(train), real))
 
 

@@ -6,6 +6,9 @@ It takes any transformers and any classifiers, not only those of this library.
 from __future__ import annotations
 
 import atexit
+import copy
+import functools
+import inspect
 import math
 import os
 import shutil
@@ -23,7 +26,7 @@ from sklearn.model_selection import BaseCrossValidator, GridSearchCV, train_test
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skvae._data.checks import spawn_seeds
+from skvae._data.checks import spawn_seeds, warn_user
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -145,7 +148,8 @@ def regime_search(
     ----------
     transformers : dict of str to transformer or "passthrough"
         The representations, by name. Each is a transformer that can be pickled, or a `Pipeline` of them. An integer
-        `random_state` makes the results reproducible. With None too, the cache gives the result of the first fit again.
+        `random_state` makes the results reproducible. The cache knows a fit by its parameters and data. With
+        ``random_state=None`` too, it gives the first fit again, to all classifiers and to a second `fit` of the search.
     classifiers : dict of str to classifier
         The classifiers, by name.
     cv : RegimeSplit, default=None
@@ -155,11 +159,12 @@ def regime_search(
         The score on the test part. None takes the score of the classifiers, which is the accuracy.
     n_jobs : int, default=None
         Number of processes, as in `GridSearchCV`. Two processes may begin the same fit before it is in the cache. The
-        results are the same.
+        results are the same, unless it has ``random_state=None``.
     memory : str, path-like or joblib.Memory, default=None
         The folder of the cache, which holds fitted transformers and transformed training data. None makes a temporary
         folder, which is deleted when the process ends. A folder of your own keeps its content for later searches with
-        the same parameters and data. They use it even if the code of a transformer has changed.
+        the same parameters and data. They use it even if the code of a transformer has changed, and even with
+        ``random_state=None``, so that repeated runs show no spread.
 
     Returns
     -------
@@ -172,6 +177,11 @@ def regime_search(
         When `transformers` or `classifiers` is not such a dict, or holds something else.
     ValueError
         When a dict is empty, a name cannot be the name of a step, or a transformer cannot be cached.
+
+    Warns
+    -----
+    UserWarning
+        When `memory` is given, and a transformer, or an estimator inside it, has ``random_state=None``.
 
     See Also
     --------
@@ -202,13 +212,7 @@ def regime_search(
                 f"transformers[{name!r}] cannot be cached, because it cannot be pickled: {error}. Define its functions "
                 f"by def, in a module or a script."
             ) from error
-    if memory is None:
-        memory = tempfile.mkdtemp(prefix="regime_search_")
-        atexit.register(shutil.rmtree, memory, ignore_errors=True)
-    if isinstance(memory, (str, os.PathLike)):
-        memory = joblib.Memory(memory, verbose=0)
-    elif not hasattr(memory, "cache"):
-        raise TypeError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}.")
+    memory = _make_cache(memory, transformers)
     grid = {
         # Each candidate is a Pipeline of one step, because the name of the step appears in the results.
         step: [Pipeline([named]) for named in candidates.items()]
@@ -222,6 +226,52 @@ def regime_search(
         n_jobs=n_jobs,
         refit=False,
     )
+
+
+class _Memory(joblib.Memory):
+    """A cache that does not warn of a slow disk: where warnings are errors, a fit would fail of it."""
+
+    def cache(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the function of which results are kept, as `joblib.Memory` does."""
+        cached = super().cache(*args, **kwargs)
+        persist = getattr(cached, "_persist_input", None)
+        if persist is not None and "this_duration_limit" in inspect.signature(persist).parameters:
+            cached._persist_input = functools.partial(persist, this_duration_limit=math.inf)
+        return cached
+
+
+def _make_cache(memory: Any, transformers: dict[str, Any]) -> Any:
+    """Return the cache that the parameter `memory` asks for, and warn where it outlives what is random."""
+    if memory is None:
+        folder = tempfile.mkdtemp(prefix="regime_search_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return _Memory(folder, verbose=0)
+    if isinstance(memory, (str, os.PathLike)):
+        memory = _Memory(memory, verbose=0)
+    elif not hasattr(memory, "cache"):
+        raise TypeError(f"memory must be a folder, a joblib.Memory or None; got {memory!r}.")
+    elif type(memory) is joblib.Memory:
+        memory = copy.copy(memory)
+        memory.__class__ = _Memory
+    unseeded = _unseeded(transformers) if getattr(memory, "location", memory) is not None else []
+    if unseeded:
+        warn_user(
+            f"memory keeps fits for later searches, and these are None: {', '.join(unseeded)}. Later searches find the "
+            f"first fit again, so that repeated runs show no spread. Give an integer random_state, and another one to "
+            f"each run whose spread you want to see, or choose memory=None.",
+            UserWarning,
+        )
+    return memory
+
+
+def _unseeded(transformers: dict[str, Any]) -> list[str]:
+    """Return the names of each `random_state` of None, of transformers and the estimators inside them."""
+    return [
+        f"{name}__{path}"
+        for name, transformer in transformers.items()
+        for path, value in getattr(transformer, "get_params", dict)().items()
+        if path.rpartition("__")[2] == "random_state" and value is None
+    ]
 
 
 def _is_transformer(candidate: Any) -> bool:

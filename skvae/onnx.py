@@ -1,8 +1,9 @@
 """Fitted estimators as ONNX graphs, which run without torch, scikit-learn and this library.
 
 Importing this module registers the estimators of the library with skl2onnx, so that ``skl2onnx.to_onnx`` converts
-them, and any Pipeline that holds one, with all its options. Built-in networks are written node by node; modules and
-likelihoods of a user's own go through torch's exporter.
+them, and any Pipeline that holds one, with all its options. It also registers scikit-learn's `FrozenEstimator`, and
+`FunctionTransformer` with the functions that are advised ahead of a VAE, such as `np.log1p`. Built-in networks are
+written node by node; modules and likelihoods of a user's own go through torch's exporter.
 """
 
 import contextlib
@@ -10,14 +11,17 @@ import copy
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
@@ -30,10 +34,14 @@ from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalL
 
 try:
     import onnx
-    from skl2onnx import convert_sklearn, update_registered_converter
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from skl2onnx import convert_sklearn, get_model_alias, update_registered_converter, update_registered_parser
+    from skl2onnx._parse import _parse_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes as shape_classifier
     from skl2onnx.common.utils_classifier import get_label_classes
+    from skl2onnx.operator_converters.function_transformer import (
+        convert_sklearn_function_transformer as convert_identity,
+    )
 except ImportError as error:
     raise ImportError(f"skvae.onnx needs onnx and skl2onnx: pip install skvae[onnx]. {error}") from error
 
@@ -63,7 +71,8 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     ----------
     estimator : estimator
         A VAE transformer, a CNN classifier, or a Pipeline of these and of scikit-learn's own steps. It may have been
-        fitted on any device.
+        fitted on any device. The `func` of a `FunctionTransformer` is None, or one of `np.abs`, `np.exp`, `np.expm1`,
+        `np.log`, `np.log1p`, `np.sqrt` and `np.square`.
 
     Returns
     -------
@@ -75,7 +84,8 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     NotFittedError
         When `estimator` is not fitted.
     ValueError
-        When torch cannot export a module of the user's own, or a class of the user's own has another `transform`.
+        When torch cannot export a module of the user's own, a class of the user's own has another `transform`, or a
+        `FunctionTransformer` has another function.
 
     See Also
     --------
@@ -101,9 +111,12 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     """
     check_is_fitted(estimator)
     _register()
-    last = estimator
-    while isinstance(last, Pipeline) or hasattr(last, "best_estimator_"):
-        last = last[-1] if isinstance(last, Pipeline) else last.best_estimator_
+    if not hasattr(estimator, "n_features_in_"):
+        raise NotFittedError(
+            f"This {type(estimator).__name__} has no n_features_in_: its first step has not been fitted, or it is a "
+            f"search with refit=False. Call its fit, of a search with refit=True."
+        )
+    last = _last_step(estimator)
     # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
     options = {} if isinstance(last, LinearSVC) else {"zipmap": False}
     return convert_sklearn(
@@ -112,6 +125,19 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
         initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
         options={id(last): options} if is_classifier(estimator) else None,
     )
+
+
+def _last_step(estimator: Any) -> Any:
+    """Return what gives the output of Pipelines, searches and frozen estimators, which may hold each other."""
+    while True:
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            return estimator
 
 
 def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
@@ -124,7 +150,7 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     Parameters
     ----------
     vae : NormalVAETransformer or ContinuousBernoulliVAETransformer
-        A fitted VAE transformer. It may have been fitted on any device.
+        A fitted VAE transformer, or a `FrozenEstimator` of one. It may have been fitted on any device.
 
     Returns
     -------
@@ -154,6 +180,8 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     >>> [node.op_type for node in model.graph.node][:3]
     ['Gemm', 'Sigmoid', 'Gemm']
     """
+    while isinstance(vae, FrozenEstimator):
+        vae = vae.estimator
     if not isinstance(vae, BaseVAETransformer):
         raise TypeError(
             f"decoder_to_onnx takes a VAE transformer, which has a decoder; got {type(vae).__name__}. Of a Pipeline, "
@@ -473,6 +501,84 @@ def _shape_decoder(operator: Any) -> None:
     operator.outputs[0].type = FloatTensorType([n_rows, operator.raw_operator.vae.n_features_in_])
 
 
+def _parse_frozen(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
+    """Declare what the estimator inside declares, with the options of the whole."""
+    options = scope.get_options(model, fail=False)
+    if options:
+        scope.add_options(id(model.estimator), options)
+    return _parse_sklearn(scope, model.estimator, inputs, custom_parsers=custom_parsers)
+
+
+def _result_dtype(operator: Any) -> np.dtype[Any]:
+    """Return the dtype that the function of a FunctionTransformer gives for its inputs."""
+    types = [variable.type.to_onnx_type().tensor_type.elem_type for variable in operator.inputs]
+    examples = [np.ones(1, onnx.helper.tensor_dtype_to_np_dtype(elem_type)) for elem_type in types]
+    return np.result_type(*[operator.raw_operator.func(example) for example in examples])
+
+
+def _shape_function(operator: Any) -> None:
+    """Declare the output of a FunctionTransformer, and raise ValueError unless its function has a graph."""
+    transformer = operator.raw_operator
+    widths = [variable.type.shape[1] for variable in operator.inputs]
+    shape = [operator.inputs[0].get_first_dimension(), None if None in widths else sum(widths)]
+    if transformer.func is None:
+        operator.outputs[0].type = copy.deepcopy(operator.inputs[0].type)
+        operator.outputs[0].type.shape = shape
+        return
+    if not any(transformer.func is function for function in _FUNCTIONS) or transformer.kw_args:
+        raise ValueError(
+            f"No graph can be made of {transformer!r}. Its func must be None or one of "
+            f"{', '.join(f'np.{function.__name__}' for function in _FUNCTIONS)}, and without kw_args. Use one of them, "
+            f"apply the function before the graph, or register a converter of your own for FunctionTransformer with "
+            f"skl2onnx."
+        )
+    dtype = _result_dtype(operator)
+    output_type = (
+        Int64TensorType if dtype.kind in "biu" else DoubleTensorType if dtype.itemsize > 4 else FloatTensorType
+    )
+    operator.outputs[0].type = output_type(shape)
+
+
+def _convert_function(scope: Any, operator: Any, container: Any) -> None:
+    """Write what a FunctionTransformer computes: in float64, or of integers that stay integers in int64."""
+    if operator.raw_operator.func is None:
+        convert_identity(scope, operator, container)
+        return
+    graph, dtype = _Graph(scope, container), _result_dtype(operator)
+    x = _add_rows(graph, operator.inputs, np.int64 if dtype.kind in "biu" else np.float64)
+    y = _FUNCTIONS[operator.raw_operator.func](graph, x)
+    y = graph.add("Cast", y, to=onnx.helper.np_dtype_to_tensor_dtype(dtype))  # rounds, as NumPy has done
+    output_type = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
+    graph.finish(graph.add("Cast", y, to=output_type), operator.outputs[0])
+
+
+def _add_expm1(graph: _Graph, x: str) -> str:
+    """Write exp(x) - 1 as tanh(x / 2) (exp(x) + 1), which does not cancel near zero."""
+    tanh = graph.add("Tanh", graph.add("Mul", x, np.float64(0.5)))
+    return graph.add("Mul", tanh, graph.add("Add", graph.add("Exp", x), np.float64(1)))
+
+
+def _add_log1p(graph: _Graph, x: str) -> str:
+    """Write log(1 + x) as log(u) x / (u - 1) for the rounded u = 1 + x; where u is 1 or x, that would be no number."""
+    u = graph.add("Add", x, np.float64(1))
+    log = graph.add("Log", u)
+    y = graph.add("Mul", log, graph.add("Div", x, graph.add("Sub", u, np.float64(1))))
+    y = graph.add("Where", graph.add("Equal", u, x), log, y)
+    return graph.add("Where", graph.add("Equal", u, np.float64(1)), x, y)
+
+
+# What writes each function that a FunctionTransformer may have.
+_FUNCTIONS: dict[Any, Callable[[_Graph, str], str]] = {
+    np.abs: lambda graph, x: graph.add("Abs", x),
+    np.exp: lambda graph, x: graph.add("Exp", x),
+    np.expm1: _add_expm1,
+    np.log: lambda graph, x: graph.add("Log", x),
+    np.log1p: _add_log1p,
+    np.sqrt: lambda graph, x: graph.add("Sqrt", x),
+    np.square: lambda graph, x: graph.add("Mul", x, x),
+}
+
+
 def _register() -> None:
     """Tell skl2onnx about the estimators, those derived from them elsewhere included."""
     classes = [BaseVAETransformer]
@@ -485,4 +591,12 @@ def _register() -> None:
         update_registered_converter(cls, "SkvaeClassifier", shape_classifier, _convert_classifier, options=options)
 
 
+def _register_others() -> None:
+    """Tell skl2onnx about estimators of scikit-learn; a converter that a user has registered for one stays."""
+    update_registered_parser(FrozenEstimator, _parse_frozen)
+    if get_model_alias(FunctionTransformer) == "SklearnFunctionTransformer":
+        update_registered_converter(FunctionTransformer, "SkvaeFunctionTransformer", _shape_function, _convert_function)
+
+
 _register()
+_register_others()

@@ -1,13 +1,19 @@
 """Bad input of every kind: the message it gets, and that it never costs a fitted model."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import sklearn
 import torch
+from skorch.helper import SliceDataset
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 
 from conftest import bits, make
 
@@ -309,3 +315,156 @@ def test_autocast_outside_has_no_part_in_it(estimator_class, digits):
     expected = bits(make(estimator_class).fit(digits, X_val=digits), digits)
     with torch.autocast("cpu", torch.bfloat16):
         assert bits(make(estimator_class).fit(digits, X_val=digits), digits) == expected
+
+
+class ArrayAlone:
+    """Can be made an array, and has neither a shape nor a length."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+class ShapeOfRows(ArrayAlone):
+    """Tells the number of its rows, but not of its columns."""
+
+    shape = property(lambda self: (len(self.values),))
+
+
+class RowsAlone(Dataset):
+    """A dataset of torch that has no labels."""
+
+    def __init__(self, values):
+        self.values = torch.from_numpy(values)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+def labeled_dataset(X):
+    return TensorDataset(torch.from_numpy(X), torch.arange(len(X)) % 2)
+
+
+# Of 2-D arrays in float32: what the estimators read as the same.
+ARRAY_LIKES = {
+    "__array__ alone": ArrayAlone,
+    "a shape of rows alone": ShapeOfRows,
+    "rows with __array__ alone": lambda X: [ArrayAlone(row) for row in X],
+    "SliceDataset": lambda X: SliceDataset(labeled_dataset(X)),
+    "dataset without labels": RowsAlone,
+    "tensor": torch.from_numpy,
+    "list of tensors": lambda X: list(torch.from_numpy(X)),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["no dispatch", "dispatch"])
+def _array_api(request):
+    with sklearn.config_context(array_api_dispatch=request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_array_api")
+@pytest.mark.parametrize("kind", ARRAY_LIKES)
+def test_array_likes_are_the_arrays_that_they_hold(estimator_class, digits, kind):
+    X = digits.astype(np.float32)
+    X_like = ARRAY_LIKES[kind](X)
+    expected = bits(make(estimator_class).fit(X, X_val=X), X)
+    fitted = make(estimator_class).fit(X_like, X_val=X_like)
+    assert fitted.n_features_in_ == 64
+    assert bits(fitted, X_like) == expected
+    assert fitted.score(X_like) == fitted.score(X)
+    first = make(estimator_class).partial_fit(X_like).transform(X_like)
+    assert first.tobytes() == make(estimator_class).partial_fit(X).transform(X).tobytes()
+    with pytest.raises(ValueError, match="X has 9 features, but .* is expecting 64 features"):
+        fitted.transform(ARRAY_LIKES[kind](X[:, :9]))
+    Z_like = ARRAY_LIKES[kind](fitted.transform(X))
+    assert fitted.inverse_transform(Z_like).tobytes() == fitted.inverse_transform(fitted.transform(X)).tobytes()
+
+
+@pytest.mark.usefixtures("_array_api")
+@pytest.mark.parametrize("kind", ARRAY_LIKES)
+@pytest.mark.parametrize("classifier_class", [SimpleCNNClassifier, MultilayerCNNClassifier])
+def test_classifiers_read_array_likes(digits, classifier_class, kind):
+    X, y = digits[:50].astype(np.float32) / 16, np.arange(50) % 2
+    X_like, y_like = ARRAY_LIKES[kind](X), torch.from_numpy(y) if kind == "tensor" else y
+    if kind == "SliceDataset":
+        y_like = SliceDataset(labeled_dataset(X), idx=1)
+    expected = classifier_class(max_iter=1, random_state=0).fit(X, y, X_val=X, y_val=y)
+    classifier = classifier_class(max_iter=1, random_state=0).fit(X_like, y_like, X_val=X_like, y_val=y_like)
+    assert classifier.predict_proba(X_like).tobytes() == expected.predict_proba(X).tobytes()
+    assert classifier.history_ == expected.history_
+    assert classifier.score(X_like, y) == expected.score(X, y)
+
+
+def test_a_picture_is_its_rows():
+    image = pytest.importorskip("PIL.Image")
+    X = np.random.RandomState(0).randint(256, size=(30, 16)).astype(np.uint8)
+    picture = image.fromarray(X)
+    fitted = make(NormalVAETransformer).fit(picture, X_val=picture)
+    assert bits(fitted, picture) == bits(make(NormalVAETransformer).fit(X, X_val=X), X)
+    with pytest.raises(ValueError, match=r"X has shape \(30, 4, 4\).*np.reshape\(X, \(len\(X\), -1\)\)"):
+        fitted.fit([image.fromarray(row.reshape(4, 4)) for row in X])
+
+
+def in_other_floats(name):
+    return np.ones((5, 64)).astype(getattr(pytest.importorskip("ml_dtypes"), name))
+
+
+STACK = "np.stack([row for row, *_ in dataset])"
+
+# What cannot be read, and the message that says what to do; N stands for the argument's name.
+NOT_READ = {
+    "bfloat16 tensor": (lambda: torch.ones(5, 64).bfloat16(), "NumPy has no torch.bfloat16. .*by N.float()."),
+    "float8 tensor": (
+        lambda: torch.ones(5, 64).to(torch.float8_e5m2),
+        "NumPy has no torch.float8_e5m2. .*by N.float().",
+    ),
+    "bfloat16 array": (lambda: in_other_floats("bfloat16"), "N has dtype bfloat16, .*by N.astype(np.float32)."),
+    "int4 array": (lambda: in_other_floats("int4"), "N has dtype int4, .*by N.astype(np.float32)."),
+    "sparse tensor": (lambda: torch.ones(5, 64).to_sparse(), "N cannot be read as .*Use Tensor.to_dense() first."),
+    "tensor elsewhere": (lambda: torch.ones(5, 64, device="meta"), "N cannot be read as .*Use Tensor.cpu() to copy"),
+    "dataset": (lambda: TensorDataset(torch.ones(5, 64)), "N is a TensorDataset of torch; .*by N.tensors[0]."),
+    "labeled dataset": (lambda: labeled_dataset(np.ones((5, 64))), "N is a TensorDataset of torch; .*by N.tensors[0]."),
+    "subset": (lambda: Subset(labeled_dataset(np.ones((5, 64))), [0, 1]), "N is a Subset of torch; .*by " + STACK),
+    "images in a dataset": (lambda: RowsAlone(np.ones((5, 8, 8))), "N is a RowsAlone of torch; .*by " + STACK),
+    "loader": (lambda: DataLoader(TensorDataset(torch.ones(5, 64))), "N is a DataLoader of torch; .*by " + STACK),
+    "images": (
+        lambda: np.ones((5, 4, 16)),
+        "Found array with dim 3: N has shape (5, 4, 16), .*np.reshape(N, (len(N), -1)), .*image_shape=(4, 16).",
+    ),
+    "images with channels": (
+        lambda: torch.ones(5, 4, 8, 2),
+        "Found array with dim 4: N has shape (5, 4, 8, 2), .*np.reshape(N, (len(N), -1)), .*image_shape=(4, 8, 2).",
+    ),
+    "images of torch": (
+        lambda: torch.ones(5, 3, 8, 9),
+        "dim 4: .*np.reshape(np.transpose(N, (0, 2, 3, 1)), (len(N), -1)), and give image_shape=(8, 9, 3).",
+    ),
+    "videos": (lambda: np.ones((2, 2, 2, 2, 8)), "Found array with dim 5: .*np.reshape(N, (len(N), -1))."),
+}
+
+
+def pattern_of(message, name):
+    named = re.sub(r"\bN\b", name, message)
+    return ".*".join(map(re.escape, named.split(".*")))
+
+
+@pytest.mark.usefixtures("_array_api")
+@pytest.mark.parametrize("bad", NOT_READ)
+def test_what_to_do_with_what_cannot_be_read(digits, bad):
+    make_data, message = NOT_READ[bad]
+    X, y = digits[:20] / 16, np.arange(20) % 2
+    vae = make(NormalVAETransformer).fit(X)
+    classifier = SimpleCNNClassifier(max_iter=1).fit(X, y)
+    calls = [vae.fit, vae.partial_fit, vae.transform, vae.score, classifier.predict]
+    for call in (*calls, lambda rows: classifier.fit(rows, np.arange(5) % 2)):
+        with pytest.raises((TypeError, ValueError), match=pattern_of(message, "X")):
+            call(make_data())
+    for call in (lambda rows: vae.fit(X, X_val=rows), lambda rows: classifier.fit(X, y, X_val=rows, y_val=y)):
+        with pytest.raises((TypeError, ValueError), match=pattern_of(message, "X_val")):
+            call(make_data())

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import signal
+import sys
 import threading
 import warnings
 
@@ -383,5 +384,32 @@ def test_errors_name_the_culprit(classifier_class, labeled):
         classifier_class(learning_rate_init=3e38).fit(X, y)
     with pytest.raises(ValueError, match="^y_val: y should be a 1d array"):
         classifier_class().fit(X, y, X_val=X, y_val=np.c_[y, y])
-    with pytest.raises(ValueError, match="^X or y cannot be read as an array of numbers"):
+    with pytest.raises(ValueError, match="^X cannot be read as an array of numbers"):
         classifier_class().fit(torch.ones(4, 4, requires_grad=True), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_no_standard_output_is_no_error(classifier_class, labeled, verbose, monkeypatch):
+    X, y = labeled
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y).predict_proba(X)
+    monkeypatch.setattr(sys, "stdout", None)
+    classifier = classifier_class(max_iter=2, random_state=0, verbose=verbose).fit(X, y)
+    assert classifier.predict_proba(X).tobytes() == expected.tobytes()
+
+
+def test_verbose_prints_a_line_for_each_epoch(classifier_class, labeled, capsys):
+    X, y = labeled
+    classifier_class(max_iter=2, verbose=0).fit(X, y)
+    assert capsys.readouterr().out == ""
+    classifier_class(max_iter=2, verbose=1).fit(X, y)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("shape", [(2, 16), (3, 1), (5, 2), (130, 16)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+def test_small_data_give_no_warning(classifier_class, shape, dtype):
+    X, y = np.ones(shape, dtype), np.arange(shape[0]) % 2
+    X.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier_class(max_iter=2).fit(X, y, X_val=X, y_val=y).score(X, y)

@@ -171,6 +171,34 @@ def test_distance_stands_beside_its_floor():
     assert few.floor > real.floor
 
 
+class Embedding:
+    """Takes features as they are, and counts the rows."""
+
+    def __init__(self):
+        self.n_rows = []
+
+    def embed(self, X):
+        self.n_rows.append(len(X))
+        return np.asarray(X)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame, np.ndarray.tolist])
+def test_distance_and_floor_are_of_as_many_rows(kind):
+    real = np.random.RandomState(0).normal(size=(4000, 20))
+    same, train, test = (kind(part) for part in np.split(real, [1000, 1100]))
+    for images, trained_on in ((same, train), (train, same)):
+        embedding = Embedding()
+        distance, floor = classifier_frechet_distance(embedding, images, trained_on, test, random_state=0)
+        assert embedding.n_rows == [2900, 100, 100]
+        assert distance == pytest.approx(floor, rel=0.2)
+    again = classifier_frechet_distance(Embedding(), same, train, test, random_state=0)
+    assert again == classifier_frechet_distance(Embedding(), same, train, test, random_state=0)
+    assert again != classifier_frechet_distance(Embedding(), same, train, test, random_state=1)
+    # All of X counts where there are enough training rows.
+    distance, _ = classifier_frechet_distance(Embedding(), train, same, test)
+    assert distance == frechet_distance(train, test)
+
+
 def test_classification_accuracy_score():
     classifier = LogisticRegression(max_iter=3000)
     real = classification_accuracy_score(classifier, X[:900], y[:900], X[900:], y[900:])

@@ -1,8 +1,10 @@
 """The regimes: splitter, search and table."""
 
 import os
+import pickle
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -112,7 +114,10 @@ def counted():
 @pytest.mark.parametrize("memory", ["none", "str", "path", "joblib"])
 def test_each_transformer_is_fitted_once_in_each_regime(memory, tmp_path, counted):
     memory = {"none": None, "str": str(tmp_path), "path": tmp_path, "joblib": Memory(tmp_path, verbose=0)}[memory]
-    transformers = {"pca": CountingPCA(5, random_state=0), "scaled": make_pipeline(StandardScaler(), PCA(3))}
+    transformers = {
+        "pca": CountingPCA(5, random_state=0),
+        "scaled": make_pipeline(StandardScaler(), PCA(3, random_state=0)),
+    }
     search = regime_search(transformers, CLASSIFIERS, cv=RegimeSplit(100), memory=memory)
     search.fit(X, y)
     assert sorted(counted) == [100, 300]
@@ -127,6 +132,65 @@ def test_a_callback_does_not_void_the_cache(tmp_path, counted):
         search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(X, y)
         search.set_callbacks(ProgressBar(max_propagation_depth=0)).fit(X, y)
     assert sorted(counted) == [100, 300]
+
+
+@pytest.mark.parametrize("kind", ["str", "path", "joblib", "other"])
+def test_a_folder_keeps_what_is_random_and_the_user_is_told(kind, tmp_path):
+    class OtherCache:
+        cache = Memory(tmp_path, verbose=0).cache
+
+    memory = {"str": str(tmp_path), "path": tmp_path, "joblib": Memory(tmp_path, verbose=0), "other": OtherCache()}[
+        kind
+    ]
+    transformers = {
+        "vae": NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2),
+        "pca": make_pipeline(StandardScaler(), PCA(2)),
+        "seeded": PCA(2, random_state=0),
+        "generator": PCA(2, random_state=np.random.RandomState(0)),
+        "pixels": "passthrough",
+    }
+    message = "these are None: vae__random_state, pca__pca__random_state. .*no spread. Give an integer"
+    with pytest.warns(UserWarning, match=message) as caught:
+        regime_search(transformers, CLASSIFIERS, memory=memory)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_what_a_search_makes_of_random_fits(tmp_path):
+    """As the documentation says: one fit for all classifiers and in a second fit, and in a folder in later searches."""
+    transformers = {"vae": NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2)}
+    classifiers = {"one": KNeighborsClassifier(), "two": KNeighborsClassifier()}
+
+    def scores(search):
+        return regime_table(search.fit(X, y)).to_numpy().ravel().tolist()
+
+    def make_search(memory=None):
+        return regime_search(transformers, classifiers, cv=RegimeSplit(100), memory=memory)
+
+    searches = [make_search() for _ in range(3)]
+    one, *others = [scores(search) for search in searches]
+    assert one[:2] == one[2:]
+    assert scores(searches[0]) == one
+    assert any(other != one for other in others)
+    with pytest.warns(UserWarning, match="repeated runs show no spread"):
+        assert scores(make_search(tmp_path)) == scores(make_search(tmp_path))
+
+
+def test_caches_that_keep_nothing_need_no_warning():
+    regime_search({"pca": PCA(2)}, CLASSIFIERS, memory=Memory(None))
+
+
+@pytest.mark.parametrize("kind", ["none", "path", "joblib"])
+def test_a_slow_disk_is_no_failed_fit(kind, tmp_path, monkeypatch):
+    memory = {"none": None, "path": tmp_path, "joblib": Memory(tmp_path, verbose=0)}[kind]
+    backend = type(Memory(tmp_path).store_backend)
+    store = backend.store_metadata
+    monkeypatch.setattr(backend, "store_metadata", lambda *args: time.sleep(0.6) or store(*args))
+    with pytest.warns(UserWarning, match="Persisting input arguments took"):
+        Memory(tmp_path / "other", verbose=0).cache(np.mean)([1, 2])
+    search = regime_search({"pca": PCA(2, random_state=0)}, CLASSIFIERS, cv=RegimeSplit(100), memory=memory)
+    search.set_params(error_score="raise")
+    # Worker processes get the search pickled.
+    regime_table(pickle.loads(pickle.dumps(search)).fit(X, y))
 
 
 def test_a_vae_is_fitted_once_in_each_regime(monkeypatch):

@@ -18,10 +18,11 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
@@ -194,6 +195,105 @@ def test_options_of_skl2onnx(labeled_digits):
     np.testing.assert_allclose(probabilities[1], expected, **TOLERANCE)
     model = skl2onnx.to_onnx(classifier, X[:1], options={"zipmap": False}, target_opset=15)
     np.testing.assert_allclose(run(model, X=X)[1], expected, **TOLERANCE)
+
+
+FUNCTIONS = [np.abs, np.exp, np.expm1, np.log, np.log1p, np.sqrt, np.square]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("opset", [11, None])
+def test_functions_are_those_of_numpy(function, dtype, opset):
+    numbers = [0, 1, 2, 3, 5, 11, 80]
+    if np.dtype(dtype).kind == "f":
+        numbers += [1e-30, 1e-12, 1e-7, 1e-3, 0.3, 1e3, 1e20, 3e38, np.inf, np.nan]
+        numbers += [-number for number in numbers]
+    X = np.array(numbers, dtype)[:, None]
+    transformer = FunctionTransformer(function)
+    with np.errstate(all="ignore"):
+        expected = transformer.fit_transform(X)
+    (y,) = run(skl2onnx.to_onnx(transformer, X[:1], target_opset=opset), X=X)
+    precision = np.finfo(expected.dtype).eps if expected.dtype.kind == "f" else 0
+    np.testing.assert_allclose(y, expected, rtol=2 * float(precision))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_functions_ahead_of_a_vae(function):
+    X = np.random.RandomState(0).lognormal(size=(300, 5)).astype(np.float32)
+    transformer = FunctionTransformer(function, np.expm1, check_inverse=False)
+    pipeline = make_pipeline(transformer, StandardScaler(), make(NormalVAETransformer)).fit(X)
+    np.testing.assert_allclose(run(to_onnx(pipeline), X=X)[0], pipeline.transform(X), rtol=1e-4, atol=1e-4)
+    frame = pd.DataFrame(X.astype(np.float64)).add_prefix("column_").assign(count=1 + np.arange(300) % 7)
+    pipeline.fit(frame)
+    model = skl2onnx.to_onnx(pipeline, frame[:1])
+    (Z,) = run(model, **{name: frame[[name]].to_numpy() for name in frame})
+    np.testing.assert_allclose(Z, pipeline.transform(frame), **TOLERANCE)
+
+
+@pytest.mark.parametrize("transformer", [FunctionTransformer(), FunctionTransformer(inverse_func=np.exp)])
+def test_no_function_is_the_identity_as_before(transformer, digits):
+    frame = pd.DataFrame(digits).add_prefix("pixel_")
+    vae = make(NormalVAETransformer)
+    pipeline = make_pipeline(transformer, vae).fit(frame)
+    model = skl2onnx.to_onnx(pipeline, frame[:1])
+    (Z,) = run(model, **{name: frame[[name]].to_numpy() for name in frame})
+    np.testing.assert_allclose(Z, pipeline.transform(frame), **TOLERANCE)
+    X = digits.astype(np.float32)
+    np.testing.assert_allclose(run(to_onnx(pipeline), X=X)[0], Z, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "transformer", [FunctionTransformer(np.cbrt), FunctionTransformer(np.log, kw_args={"where": True})]
+)
+def test_functions_without_a_graph(transformer, digits):
+    pipeline = make_pipeline(transformer, make(NormalVAETransformer, max_iter=1)).fit(digits + 1)
+    message = r"No graph can be made of FunctionTransformer\(.*must be None or one of np.absolute, .*np.log1p.*register"
+    with pytest.raises(ValueError, match=message):
+        to_onnx(pipeline)
+
+
+def test_a_converter_of_the_users_own_stays():
+    code = """
+import numpy as np, skl2onnx
+from sklearn.preprocessing import FunctionTransformer
+skl2onnx.update_registered_converter(
+    FunctionTransformer, "Own", lambda operator: None, lambda scope, operator, container: None
+)
+import skvae.onnx
+print(skl2onnx.get_model_alias(FunctionTransformer))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "Own"
+
+
+def test_a_pipeline_that_does_not_know_its_features(fitted):
+    for estimator in (make_pipeline(FunctionTransformer(), fitted), FrozenEstimator(make_pipeline(StandardScaler()))):
+        with pytest.raises(NotFittedError, match="Call its fit|is not fitted yet"):
+            to_onnx(estimator)
+
+
+def test_frozen_estimators(labeled_digits):
+    X, y = labeled_digits
+    vae = make(NormalVAETransformer, max_iter=1).fit(X)
+    for frozen in (FrozenEstimator(vae), FrozenEstimator(FrozenEstimator(vae)), make_pipeline(FrozenEstimator(vae))):
+        np.testing.assert_allclose(run(to_onnx(frozen), X=X)[0], vae.transform(X), **TOLERANCE)
+    Z = latents(20, 3)
+    np.testing.assert_allclose(
+        run(decoder_to_onnx(FrozenEstimator(vae)), Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE
+    )
+    pipeline = make_pipeline(StandardScaler(), FrozenEstimator(vae), LogisticRegression(max_iter=1000)).fit(X, y)
+    cnn = SimpleCNNClassifier(max_iter=1, random_state=0).fit(X, y)
+    whole = make_pipeline(PCA(5), LogisticRegression(max_iter=1000)).fit(X, y)
+    behind = make_pipeline(StandardScaler(), FrozenEstimator(whole)).fit(X, y)
+    for estimator in (pipeline, FrozenEstimator(pipeline), FrozenEstimator(cnn), behind):
+        label, probabilities = session(to_onnx(estimator)).run(["label", "probabilities"], {"X": X})
+        np.testing.assert_array_equal(label, estimator.predict(X))
+        np.testing.assert_allclose(probabilities, estimator.predict_proba(X), **TOLERANCE)
+    decisions = FrozenEstimator(make_pipeline(vae, LinearSVC(random_state=0)).fit(X, y))
+    _, scores = session(to_onnx(decisions)).run(["label", "probabilities"], {"X": X})
+    np.testing.assert_allclose(scores, decisions.decision_function(X), **TOLERANCE)
+    maps = run(skl2onnx.to_onnx(FrozenEstimator(cnn), X[:1]), X=X)[1]
+    np.testing.assert_allclose([[row[i] for i in range(10)] for row in maps], cnn.predict_proba(X), **TOLERANCE)
 
 
 def test_the_same_model_gives_the_same_bytes(fitted):

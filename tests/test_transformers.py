@@ -764,3 +764,18 @@ def test_the_width_of_a_users_module_is_measured(digits):
     fitted = make(NormalVAETransformer, encoder=Wide(), max_iter=1).fit(digits)
     assert fitted.module_.encoder_width == 50 * 6 * 6
     assert pickle.loads(pickle.dumps(fitted)).module_.encoder_width == 50 * 6 * 6
+
+
+@pytest.mark.draws_globally
+def test_a_layer_that_two_modules_hold_is_copied_to_each(digits):
+    shared = nn.Linear(6, 6)
+    encoder, decoder = (
+        nn.Sequential(nn.Linear(64, 6), shared),
+        nn.Sequential(nn.Linear(3, 6), shared, nn.Linear(6, 128)),
+    )
+    before = shared.weight.detach().clone()
+    module = make(NormalVAETransformer, encoder=encoder, decoder=decoder).fit(digits).module_
+    weights = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear) and layer.in_features == 6]
+    one, other = (weight for weight in weights if weight.shape == (6, 6))
+    assert not torch.equal(one, other)
+    assert torch.equal(shared.weight, before)

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 __all__ = [
     "LARGEST",
+    "as_array",
     "bounds",
     "check_is_fitted",
     "check_labeled_rows",
@@ -27,6 +29,7 @@ __all__ = [
     "check_state",
     "image_dimensions",
     "in_memory",
+    "labels_as_array",
     "layer_sizes",
     "resolve_device",
     "spawn_seeds",
@@ -93,10 +96,92 @@ def in_memory(name: str, value: object) -> Iterator[None]:
         raise MemoryError(f"{name}={value!r} takes more memory than there is: {error}") from error
 
 
+def as_array(X: Any, name: str = "X") -> Any:
+    """Return what NumPy can read as its array; leave alone what scikit-learn reads otherwise.
+
+    These are DataFrames, Series, and what is no array at all, such as a sparse matrix or None. scikit-learn may not
+    find the width of other things, and with array API dispatch it keeps tensors as they are.
+
+    Parameters
+    ----------
+    X : object
+        What the user hands in.
+    name : str, default="X"
+        What messages call it.
+
+    Returns
+    -------
+    object
+        A NumPy array, or `X` itself.
+
+    Raises
+    ------
+    TypeError
+        When NumPy does not take it, such as a tensor on another device or of a dtype that NumPy lacks.
+    ValueError
+        When it has no numbers to give, such as a tensor that requires a gradient.
+    """
+    if isinstance(X, np.ndarray) or hasattr(type(X), "columns") or hasattr(type(X), "dtypes"):
+        return X
+    try:
+        with _readable(name):
+            array = np.asarray(X)
+    except TypeError as error:
+        has_other_dtype = isinstance(X, torch.Tensor) and "ScalarType" in str(error)
+        advice = f". NumPy has no {X.dtype}. Convert it before, by {name}.float()." if has_other_dtype else ""
+        raise TypeError(f"{name} cannot be read as an array of numbers: {error}{advice}") from error
+    return X if array.ndim == 0 and array.dtype == object else array
+
+
+def _rows_as_array(X: Any, name: str) -> Any:
+    """Return `X` as `as_array` does, and say what to do with datasets and images."""
+    is_dataset = isinstance(X, (Dataset, DataLoader))
+    try:
+        rows = None if isinstance(X, (DataLoader, IterableDataset, TensorDataset)) else as_array(X, name)
+    except (TypeError, ValueError):
+        if not is_dataset:
+            raise
+        rows = None
+    if is_dataset and not (isinstance(rows, np.ndarray) and rows.ndim == 2):
+        take = f"{name}.tensors[0]" if isinstance(X, TensorDataset) else "np.stack([row for row, *_ in dataset])"
+        raise TypeError(
+            f"{name} is a {type(X).__name__} of torch; an array of shape (n_samples, n_features) is expected. Take the "
+            f"rows out of it, for example by {take}."
+        )
+    if isinstance(rows, np.ndarray):
+        _check_dtype(rows, name)
+        _check_flat(rows.shape, name)
+    return rows
+
+
+def _check_flat(shape: tuple[int, ...], name: str) -> None:
+    """Raise ValueError for rows that are images, and say how to flatten them; scikit-learn's message begins alike."""
+    if len(shape) <= 2:
+        return
+    rows, image_shape = name, shape[1:]
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:  # channels first, as torch has them
+        rows, image_shape = f"np.transpose({name}, (0, 2, 3, 1))", (*shape[2:], shape[1])
+    image = f", and give image_shape={image_shape}" if len(shape) <= 4 else ""
+    raise ValueError(
+        f"Found array with dim {len(shape)}: {name} has shape {shape}, and (n_samples, n_features) is expected. "
+        f"Flatten each sample by np.reshape({rows}, (len({name}), -1)){image}."
+    )
+
+
+def _check_dtype(X: NDArray[Any], name: str) -> None:
+    """Raise ValueError for a dtype that another package has added to NumPy's own, such as bfloat16."""
+    if X.dtype.isbuiltin == 2:
+        raise ValueError(
+            f"{name} has dtype {X.dtype}, which NumPy itself does not have; a real dtype of its own is expected. "
+            f"Convert it before, by {name}.astype(np.float32)."
+        )
+
+
 def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one."""
     try:
         with _readable(name):
+            X = _rows_as_array(X, name)
             if name != "X":  # validate_data calls everything X
                 check_array(X, input_name=name)
             X = validate_data(estimator, X, reset=reset)
@@ -110,6 +195,7 @@ def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X") -> ND
 
 
 def _check_numeric(X: NDArray[Any], name: str) -> None:
+    _check_dtype(X, name)
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {X.dtype}; numbers are expected. Convert it, for example to float32.")
 
@@ -118,6 +204,7 @@ def check_labeled_rows(
     estimator: object, X: Any, y: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return `X` as `check_rows` does, `y` as a 1-D array, its classes and the class of each row."""
+    X, y = _rows_as_array(X, "X"), labels_as_array(y, "y")
     try:
         with _readable("X or y"):
             X, y = validate_data(estimator, X, y, reset=True)
@@ -134,8 +221,16 @@ def check_labeled_rows(
     return X, y, classes, labels
 
 
+def labels_as_array(y: Any, name: str) -> Any:
+    """Return labels as `as_array` does; lists stay, because NumPy makes one kind of labels of several."""
+    return y if isinstance(y, (list, tuple)) else as_array(y, name)
+
+
 def check_latent(Z: Any, n_components: int) -> NDArray[np.float32]:
     """Return `Z` as a float32 array of `n_components` columns."""
+    Z = as_array(Z, "Z")
+    if isinstance(Z, np.ndarray):
+        _check_dtype(Z, "Z")
     with _readable("Z"), np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity, an error
         Z = check_array(Z, dtype=np.float32, order="C", input_name="Z")
     if Z.shape[1] != n_components:
