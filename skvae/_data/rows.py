@@ -59,9 +59,11 @@ class Units:
         What is subtracted.
     scale : float
         What is divided by; positive.
-    low, high : float, default=-1e6, 1e6
-        What u is clipped to on its way to the networks. By default no more is clipped than what would overflow: the
-        square of u, and what networks make of it, stays within float32.
+    low : float, default=-1e6
+        What u is clipped to from below on its way to the networks. By default no more is clipped than what would
+        overflow: the square of u, and what networks make of it, stays within float32.
+    high : float, default=1e6
+        What u is clipped to from above.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from skvae._fit.checkpoint import Checkpoint, unreadable_error
 from skvae._fit.distributed import Group
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._model.bounds import LowerBound
-from skvae._model.stored import weights_from_numpy, weights_to_numpy
+from skvae._model.stored import copy_weights, weights_from_numpy, weights_to_numpy
 
 __all__ = ["Callbacks", "EarlyStopping", "Progress", "Saving", "Validation"]
 
@@ -80,7 +80,7 @@ class EarlyStopping(Hook):
         self._n_stale = 0 if score > self._best_score + self._tol else self._n_stale + 1
         if score > self._best_score or not self._best_weights:
             self._best_score = score
-            self._best_weights = copy.deepcopy(run.model.state_dict())
+            self._best_weights = copy_weights(run.model.state_dict())
         return self._n_stale >= self._n_iter_no_change
 
     def end_run(self, run: Run) -> None:

@@ -1,6 +1,5 @@
 """From an estimator's parameters to its model."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from skvae._data.checks import image_dimensions, layer_sizes
 from skvae._data.rows import Units
 from skvae._model.networks import make_decoder, make_encoder
+from skvae._model.stored import copy_weights
 from skvae._model.vae import VAE
 from skvae.likelihoods import Likelihood
 
@@ -73,7 +73,7 @@ def build_vae(
     )
     if fitted is not None:
         try:
-            vae.load_state_dict(copy.deepcopy(fitted.state_dict()), assign=True)
+            vae.load_state_dict(copy_weights(fitted.state_dict()), assign=True)
         except RuntimeError as error:
             raise ValueError(
                 f"{type(estimator).__name__} cannot go on from its fitted weights, because a parameter that shapes the "

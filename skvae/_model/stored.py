@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from skvae._version import __version__
 
-__all__ = ["StoredModule", "weights_from_numpy", "weights_to_numpy"]
+__all__ = ["StoredModule", "copy_weights", "weights_from_numpy", "weights_to_numpy"]
+
+
+def copy_weights(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return weights as tensors of their own.
+
+    `copy.deepcopy` of a state_dict would do, but Python loses a Ctrl-C that comes while it copies a class by its slots.
+    """
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in weights.items()
+    }
 
 
 def weights_to_numpy(weights: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +72,7 @@ class StoredModule(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        copied._build(self.config, {name: value.detach().clone() for name, value in self.state_dict().items()})
+        copied._build(self.config, copy_weights(self.state_dict()))
         return copied.train(self.training)
 
     def _build(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
