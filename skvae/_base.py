@@ -19,6 +19,7 @@ from skvae._data.checks import (
     check_positive_integer,
     check_rows,
     check_state,
+    enough_memory,
     in_memory,
     resolve_device,
     spawn_seeds,
@@ -31,7 +32,7 @@ from skvae._fit.context import fitting
 from skvae._fit.distributed import Group
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
-from skvae._model.bounds import BLOCK_ENTRIES, LowerBound
+from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
 from skvae._model.build import build_vae
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
@@ -421,6 +422,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             torch.inference_mode(),
             torch.autocast(vae.device.type, enabled=False),
             np.errstate(under="ignore"),
+            enough_memory(FEWER_ROWS),
         ):
             for start in range(0, len(Z), step):
                 decoded = vae.decode(torch.tensor(Z[start : start + step], device=vae.device), generator)
@@ -464,7 +466,7 @@ def _encode(vae: VAE, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float
     mean = np.empty((len(rows), vae.n_components), np.float32)
     std = np.empty_like(mean)
     start = 0
-    with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False):
+    with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // vae.encoder_width)):
             stop = start + len(batch)
             block_mean, block_std = vae.posterior(batch.x)

@@ -468,3 +468,51 @@ def test_what_to_do_with_what_cannot_be_read(digits, bad):
     for call in (lambda rows: vae.fit(X, X_val=rows), lambda rows: classifier.fit(X, y, X_val=rows, y_val=y)):
         with pytest.raises((TypeError, ValueError), match=pattern_of(message, "X_val")):
             call(make_data())
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(10**9, 10**9), (10**18, 10**18)])
+def test_networks_that_no_memory_holds(estimator_class, hidden_layer_sizes, digits):
+    fitted = make(estimator_class).fit(digits)
+    before = bits(fitted, digits)
+    with pytest.raises(MemoryError, match="There is not enough memory: .* Choose a smaller batch_size"):
+        fitted.set_params(hidden_layer_sizes=hidden_layer_sizes, encoder="dense").fit(digits)
+    assert bits(fitted, digits) == before
+
+
+def test_no_memory_for_a_block_says_what_to_do(fitted, digits, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8 bytes.")
+
+    Z = fitted.transform(digits)
+    monkeypatch.setattr(nn.functional, "linear", fail)
+    calls = fitted.transform, fitted.score_samples, lambda X: fitted.inverse_transform(Z)
+    for call in calls:
+        with pytest.raises(MemoryError, match="8 bytes. Give fewer rows at a time"):
+            call(digits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_torchs_default_dtype_has_no_part_in_it(estimator_class, dtype, digits):
+    def everything():
+        fitted = make(estimator_class, early_stopping=True, n_iter_no_change=1, tol=1e9).fit(digits)
+        return bits(fitted, digits), fitted.score_samples(digits[:3], n_importance_samples=8).tobytes()
+
+    expected = everything()
+    torch.set_default_dtype(dtype)
+    try:
+        assert everything() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_torchs_default_device_has_no_part_in_it(estimator_class, digits):
+    def everything():
+        fitted = make(estimator_class, early_stopping=True, n_iter_no_change=1, tol=1e9).fit(digits)
+        return bits(fitted.partial_fit(digits), digits)
+
+    expected = everything()
+    torch.set_default_device("meta")
+    try:
+        assert everything() == expected
+    finally:
+        torch.set_default_device(None)

@@ -146,3 +146,32 @@ def test_ctrl_c_within_a_minibatch(estimator_class, digits):
         signal.signal(signal.SIGINT, old)
     assert ended == []
     assert bits(estimator, digits) == before
+
+
+def test_a_transform_beside_a_refit_is_of_one_model(estimator_class, digits):
+    """What another thread fits, and how wide its data are, changes nothing of a call that has begun."""
+    narrow, wide = np.tile(digits[:, :30], (200, 1)), np.tile(digits, (1, 2)) * 3
+    parameters = {"encoder": "dense", "max_iter": 1}
+    models = [make(estimator_class, **parameters).fit(data) for data in (digits[:, :30], wide)]
+    shared = make(estimator_class, **parameters).fit(digits[:, :30])
+    expected = models[0].transform(narrow)
+    stop = threading.Event()
+
+    def refit():
+        while not stop.is_set():
+            for data in (wide, digits[:, :30]):
+                shared.fit(data)
+
+    thread = threading.Thread(target=refit)
+    thread.start()
+    outcomes = []
+    try:
+        for _ in range(20):
+            try:
+                outcomes.append(np.array_equal(shared.transform(narrow), expected))
+            except ValueError as error:
+                outcomes.append("features" in str(error))
+    finally:
+        stop.set()
+        thread.join()
+    assert all(outcomes)

@@ -27,6 +27,7 @@ __all__ = [
     "check_positive_integer",
     "check_rows",
     "check_state",
+    "enough_memory",
     "image_dimensions",
     "in_memory",
     "labels_as_array",
@@ -94,6 +95,22 @@ def in_memory(name: str, value: object) -> Iterator[None]:
         yield
     except (RuntimeError, TypeError, ValueError) as error:
         raise MemoryError(f"{name}={value!r} takes more memory than there is: {error}") from error
+
+
+# What torch says when there is no memory, or when the size asked for is no number that it can hold.
+_NO_MEMORY = ("allocate memory", "out of memory", "overflow")
+
+
+@contextlib.contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Turn whatever says that there is no memory into a MemoryError that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        reason = (str(error).strip().splitlines() or ["none is left"])[0]
+        raise MemoryError(f"There is not enough memory: {reason.rstrip('.')}. {advice}") from error
 
 
 def as_array(X: Any, name: str = "X") -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn import config_context, get_config
 
+from skvae._data.checks import enough_memory
 from skvae._fit.distributed import Group, current_group
 from skvae._sklearn import callback_management_context
 
@@ -49,6 +50,7 @@ def fitting(estimator: Any, group: Group | None = None) -> Iterator[Group]:
         callback_management_context(estimator),
         torch.inference_mode(False),
         torch.enable_grad(),
+        enough_memory("Choose a smaller batch_size, narrower or fewer hidden_layer_sizes, or fewer n_components."),
     ):
         if not get_config()["skip_parameter_validation"]:
             estimator._validate_params()

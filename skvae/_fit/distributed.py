@@ -138,7 +138,7 @@ class ProcessGroup(Group):
 
     def any(self, condition: bool) -> bool:
         """Return whether `condition` is true in any process."""
-        return bool(self.sum(torch.tensor(float(condition))) > 0)
+        return bool(self.sum(torch.tensor(float(condition), dtype=torch.float32, device="cpu")) > 0)
 
     def broadcast(self, value: T) -> T:
         """Return what the first process has for `value`."""

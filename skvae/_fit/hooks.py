@@ -47,7 +47,7 @@ class Validation(Hook):
 
     def end_epoch(self, run: Run) -> None:
         """Record the mean ELBO."""
-        total = run.group.sum(torch.tensor(self._bound(run.model, self._rows).sum(), dtype=torch.float64))
+        total = run.group.sum(torch.tensor(self._bound(run.model, self._rows).sum(), dtype=torch.float64, device="cpu"))
         elbo = run.history["validation_elbo"][-1] = float(total) / self._n_rows
         if not math.isfinite(elbo):
             raise ValueError(

@@ -7,14 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skvae._data.checks import LARGEST
+from skvae._data.checks import LARGEST, enough_memory
 from skvae._data.rows import Rows
 from skvae._model.vae import VAE
 
-__all__ = ["BLOCK_ENTRIES", "LowerBound", "standard_normal_points"]
+__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound", "standard_normal_points"]
 
 # Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
 BLOCK_ENTRIES = 1 << 20
+
+# What to do when there is no memory for a block.
+FEWER_ROWS = "Give fewer rows at a time, or fit narrower networks."
 
 # An ELBO takes two points for each component, up to this many components.
 _MOST_WHITE_COMPONENTS = 256
@@ -28,10 +31,13 @@ _EXCESS = 1.5
 
 def _sobol_normal(n_points: int, n_components: int) -> Tensor:
     """Return scrambled Sobol points, mapped to the standard normal distribution, in float64."""
-    engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
-    # In float32 the engine gives the same points whatever torch's default dtype; the bounds keep them off 0 and 1.
-    uniform = engine.draw(n_points, dtype=torch.float32).double().clamp(2.0**-25, 1 - 2.0**-25)
-    return torch.special.ndtri(uniform)
+    with torch.device("cpu"):
+        engine = torch.quasirandom.SobolEngine(n_components, scramble=True, seed=0)
+        # The engine makes the first point in torch's default dtype, whatever it is asked for.
+        first = engine.quasi.double().div(2**engine.MAXBIT).float()[None]
+        others = engine.fast_forward(1).draw(n_points - 1, dtype=torch.float32)
+    # The bounds keep points off 0 and 1.
+    return torch.special.ndtri(torch.cat([first, others]).double().clamp(2.0**-25, 1 - 2.0**-25))
 
 
 def standard_normal_points(n_points: int, n_components: int) -> Tensor:
@@ -124,7 +130,7 @@ class LowerBound:
         n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
         blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))
         bounds = []
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
             for batch in rows.blocks(n_rows):
                 log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
                 bounds.append(self._expectation(log_weights).clamp_min(-LARGEST).numpy())
