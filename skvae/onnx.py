@@ -144,8 +144,8 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     """Return the decoder of a fitted VAE as an ONNX graph.
 
     Its input is ``"Z"``, a float32 tensor of shape (n_samples, n_components), and its output ``"X"`` what
-    `inverse_transform` returns: the mean of p(x | z) in the units of the training data. For standard-normal ``"Z"``
-    these are samples, as of `sample`.
+    `inverse_transform` returns, in its dtype: the mean of p(x | z) in the units of the training data. For
+    standard-normal ``"Z"`` these are samples, as of `sample`.
 
     Parameters
     ----------
@@ -388,8 +388,11 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
         x = _add_continuous_bernoulli_mean(graph, x)
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
-    x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(vae.module_.units.scale))
-    x = graph.add("Cast", graph.add("Add", x, np.float64(vae.module_.units.shift)), to=onnx.TensorProto.FLOAT)
+    units = vae.module_.units
+    x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(units.scale))
+    x = graph.add("Add", x, np.float64(units.shift))
+    if units.dtype == np.float32:
+        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     graph.finish(x, operator.outputs[0])
 
 
@@ -497,8 +500,9 @@ def _shape_encoder(operator: Any) -> None:
 
 
 def _shape_decoder(operator: Any) -> None:
-    n_rows = operator.inputs[0].get_first_dimension()
-    operator.outputs[0].type = FloatTensorType([n_rows, operator.raw_operator.vae.n_features_in_])
+    vae = operator.raw_operator.vae
+    kind = FloatTensorType if vae.module_.units.dtype == np.float32 else DoubleTensorType
+    operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), vae.n_features_in_])
 
 
 def _parse_frozen(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:

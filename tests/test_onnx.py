@@ -524,3 +524,20 @@ def test_missing_packages(monkeypatch, digits):
     monkeypatch.delitem(sys.modules, "skvae.onnx")
     with pytest.raises(ImportError, match=r"skvae.onnx needs onnx and skl2onnx: pip install skvae\[onnx\]"):
         importlib.import_module("skvae.onnx")
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e9])
+def test_output_is_of_the_dtype_of_inverse_transform(estimator_class, offset, digits):
+    vae = make(estimator_class, max_iter=2).fit(digits + offset)
+    Z = latents(20, 3)
+    (X,) = run(decoder_to_onnx(vae), Z=Z)
+    expected = vae.inverse_transform(Z)
+    assert X.dtype == expected.dtype == (np.float64 if offset else np.float32)
+    np.testing.assert_allclose(X - offset, expected - offset, rtol=1e-3, atol=1e-3)
+
+
+def test_extreme_values_are_clipped_as_in_the_estimator(digits):
+    vae = make(NormalVAETransformer, max_iter=2).fit(digits)
+    X = digits[:3].astype(np.float32)
+    X[1, 5] = 1e30
+    np.testing.assert_allclose(run(to_onnx(vae), X=X)[0], vae.transform(X), rtol=1e-3)

@@ -544,6 +544,15 @@ class TestModules:
         fitted = make(estimator_class, encoder=encoder.double()).fit(digits)
         assert bits(pickle.loads(pickle.dumps(fitted)), digits) == bits(fitted, digits)
 
+    @pytest.mark.draws_globally
+    @pytest.mark.parametrize("batch_size", [23, 299])
+    def test_batch_normalization_and_a_last_minibatch_of_one_row(self, estimator_class, digits, batch_size):
+        encoder = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 6))
+        fitted = make(estimator_class, encoder=encoder, batch_size=batch_size, max_iter=2).fit(digits)
+        n_minibatches = int(fitted.module_.encoder.module[1].num_batches_tracked)
+        assert n_minibatches == 2 * (300 // batch_size)
+        assert np.isfinite(fitted.score(digits))
+
     def test_pickle_and_deepcopy(self, fitted, digits):
         for copied in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
             assert bits(copied, digits) == bits(fitted, digits)

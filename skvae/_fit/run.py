@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skvae._data.checks import spawn_seeds
 from skvae._data.rows import Rows
@@ -147,6 +147,8 @@ class Run:
         self.n_before = len(self.history["loss"])
         self.n_epochs = 0
         self.stopped = False
+        kinds = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
+        self._normalizes = any(isinstance(layer, kinds) for layer in model.modules())
         # Not every device has float64.
         dtype = torch.float32 if model.device.type == "mps" else torch.float64
         self._sums = [torch.zeros((), dtype=dtype, device=model.device) for _ in range(2)]
@@ -197,7 +199,7 @@ class Run:
             step = functools.partial(self._recorded_steps, step)
         order = rows.place(torch.randperm(len(rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):
-            for minibatch in order.split(min(self.batch_size, len(rows))):
+            for minibatch in self._minibatches(order):
                 first, stop = self.group.part(len(minibatch))
                 self.noise.first, self.noise.n_rows = first, len(minibatch)
                 if first < stop:
@@ -206,6 +208,13 @@ class Run:
                     self._step_without_rows(rows, minibatch[:1])
         self.model.eval()
         self._record(rows)
+
+    def _minibatches(self, order: Tensor) -> list[Tensor]:
+        """Return the rows in minibatches. Batch normalization cannot train on one row, which joins those before it."""
+        minibatches = list(order.split(min(self.batch_size, len(order))))
+        if self._normalizes and len(minibatches) > 1 and len(minibatches[-1]) == 1:
+            minibatches[-2:] = [torch.cat(minibatches[-2:])]
+        return minibatches
 
     def _step(self, rows: Rows, placed: Tensor) -> None:
         """Take one step: down the gradient of ``beta * KL - log likelihood``, in the mean over the minibatch."""
