@@ -40,13 +40,13 @@ class NormalVAETransformer(BaseVAETransformer):
         ``"dense"`` is a fully connected network with ReLU. ``"conv"`` puts a convolution of 32 filters of 3 x 3 and a
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
-        (batch, n_features) to (batch, 2 * n_components): posterior means, then log variances. It is a template: `fit`
+        (batch, n_features) to (batch, 2 * n_components): posterior means, then log variances. `fit`
         starts from its weights and trains a copy, in training mode; pickling the estimator pickles both. A layer that
         the decoder holds too is copied to each of them: it is no longer shared.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, 2 * n_features): means, then values r of which the scales are made,
-        ``min_scale + softplus(r)``. It is a template as well. A layer that both modules hold is copied to each of them:
+        ``min_scale + softplus(r)``. `fit` trains a copy of it as well. A layer that both modules hold is copied to each of them:
         it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(128,)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
@@ -226,11 +226,11 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
         (batch, n_features) to (batch, 2 * n_components): posterior means, then values whose softplus is the standard
-        deviation. It is a template: `fit` starts from its weights and trains a copy, in training mode; pickling the
+        deviation. `fit` starts from its weights and trains a copy, in training mode; pickling the
         estimator pickles both. A layer that the decoder holds too is copied to each of them: it is no longer shared.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
-        (batch, n_components) to (batch, n_features): the logits. It is a template as well. A layer that both modules
+        (batch, n_components) to (batch, n_features): the logits. `fit` trains a copy of it as well. A layer that both modules
         hold is copied to each of them: it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(512, 512)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.

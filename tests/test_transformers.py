@@ -529,7 +529,7 @@ class TestFailingWell:
 
 class TestModules:
     @pytest.mark.draws_globally
-    def test_a_template_is_never_changed(self, estimator_class, digits):
+    def test_a_users_module_is_never_changed(self, estimator_class, digits):
         encoder, decoder = nn.Linear(64, 6), nn.Linear(3, 128 if estimator_class is NormalVAETransformer else 64)
         weights = [p.detach().clone() for module in (encoder, decoder) for p in module.parameters()]
         fitted = make(estimator_class, encoder=encoder, decoder=decoder).fit(digits)

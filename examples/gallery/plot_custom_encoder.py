@@ -9,7 +9,7 @@ encoders have one or none.
 
 # %%
 # An encoder maps rows of shape ``(batch, n_features)`` to ``(batch, 2 * n_components)``: posterior means, then log
-# variances (:doc:`/how_to/custom_networks`). The module is a template: `fit` trains a copy of it.
+# variances (:doc:`/how_to/custom_networks`). `fit` trains a copy of the module.
 
 import matplotlib.pyplot as plt
 import torch
@@ -23,7 +23,7 @@ from skvae.inspection import ReconstructionDisplay
 X, y = load_digits(return_X_y=True)
 X_train, X_test = train_test_split(X, test_size=0.25, stratify=y, random_state=0)
 
-torch.manual_seed(0)  # random_state does not draw the weights of the template
+torch.manual_seed(0)  # random_state does not draw the weights of a module of your own
 two_convolutions = nn.Sequential(
     nn.Unflatten(1, (1, 8, 8)),
     nn.Conv2d(1, 16, 3, padding=1),
