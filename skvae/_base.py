@@ -16,14 +16,13 @@ from skvae._data.checks import (
     LARGEST,
     check_is_fitted,
     check_latent,
+    check_nothing_hidden,
     check_positive_integer,
     check_rows,
-    check_state,
     enough_memory,
     in_memory,
     resolve_device,
     spawn_seeds,
-    warn_of_clipping,
     with_defaults,
 )
 from skvae._data.fingerprint import Identity
@@ -75,7 +74,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     _activation: str
 
     module_: VAE
-    _run_state: dict[str, Any]
+    _continuation: dict[str, Any]
 
     @abstractmethod
     def make_likelihood(self) -> Likelihood:
@@ -88,7 +87,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        check_state(self, state)
+        check_nothing_hidden(self, state)
         if "module_" in state:
             vae = state["module_"]
             if not isinstance(vae, VAE) or vae.n_features != state.get("n_features_in_"):
@@ -149,24 +148,22 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             index, val_index = split_rows(len(X), self.validation_fraction if sets_aside else 0.0, seeds.split)
             likelihood = self.make_likelihood()
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X, index))
-            likelihood.check_values(X, units, trains=fitted is not None)
+            likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
             rows = Rows(X, units, device, read_often=True)
             val_rows = rows.subset(val_index)
             if X_val is not None:
-                likelihood.check_values(X_val, units, name="X_val")
-                warn_of_clipping(~likelihood.in_support(X_val, units))
+                likelihood.check_values(X_val, units, purpose="validate")
                 val_rows = Rows(X_val, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            hooks: list[Hook] = [Validation(val_rows, group, vae.n_components)] if len(val_rows) else []
+            hooks: list[Hook] = [Validation(val_rows)] if len(val_rows) else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
-            hooks += [Progress()] if self.verbose else []
-            hooks += [callbacks, saving]
-            run = self._start(vae, seeds, group, hooks, goes_on=fitted is not None)
+            hooks += [Progress(bool(self.verbose)), callbacks, saving]
+            run = self._make_run(vae, seeds, group, hooks, goes_on=fitted is not None)
             saving.restore(run)
             run.train(rows.subset(index), self.max_iter)
             self.__dict__.update(run.results())
-            self.__dict__.pop("_run_state", None)
+            self.__dict__.pop("_continuation", None)
             callbacks.end_fit()
         return self
 
@@ -206,19 +203,19 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
             likelihood = self.make_likelihood()
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X))
-            likelihood.check_values(X, units, trains=fitted is not None)
+            likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
             rows = Rows(X, units, device)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            run = self._start(vae, seeds, group, [Progress()] if self.verbose else [], goes_on=fitted is not None)
-            if hasattr(self, "_run_state"):
-                run.load_streams(self._run_state)
+            run = self._make_run(vae, seeds, group, [Progress(bool(self.verbose))], goes_on=fitted is not None)
+            if hasattr(self, "_continuation"):
+                run.load_continuation(self._continuation)
             run.train(rows, 1)
             self.__dict__.update(run.results())
-            self._run_state = run.streams()
+            self._continuation = run.continuation()
         return self
 
-    def _start(self, vae: VAE, seeds: Seeds, group: Group, hooks: list[Hook], *, goes_on: bool) -> Run:
+    def _make_run(self, vae: VAE, seeds: Seeds, group: Group, hooks: list[Hook], *, goes_on: bool) -> Run:
         """Return the run of a fit, at its beginning."""
         return Run(
             vae,
@@ -380,7 +377,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         vae, rows = self._model_and_rows(X)
         check_positive_integer(n_importance_samples, "n_importance_samples")
-        scores = LowerBound(vae.n_components, int(n_importance_samples), rows.device)(vae, rows)
+        scores = LowerBound(vae, int(n_importance_samples))(rows)
         self._check_finite(scores, "The score", vae.units)
         finite = np.maximum(scores, -LARGEST).astype(np.float32)
         return np.where(vae.likelihood.in_support(rows.X, vae.units), finite, np.float32(-np.inf))
@@ -412,7 +409,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {vae.n_features} features as "
                 f"input."
             )
-        vae.likelihood.check_values(X, vae.units)
+        vae.likelihood.check_values(X, vae.units, purpose="use")
         return vae, Rows(X, vae.units, vae.device)
 
     def _decode(self, vae: VAE, Z: NDArray[np.float32], generator: torch.Generator | None) -> NDArray[np.floating[Any]]:

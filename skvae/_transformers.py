@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from skvae._base import BaseVAETransformer
-from skvae._data.checks import LARGEST, bounds
+from skvae._data.checks import LARGEST, check_range
 from skvae._sklearn import Interval
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
@@ -46,8 +46,8 @@ class NormalVAETransformer(BaseVAETransformer):
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, 2 * n_features): means, then values r of which the scales are made,
-        ``min_scale + softplus(r)``. `fit` trains a copy of it as well. A layer that both modules hold is copied to each of them:
-        it is no longer shared.
+        ``min_scale + softplus(r)``. `fit` trains a copy of it as well. A layer that both modules hold is copied to each
+        of them: it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(128,)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
     dropout : float, default=0.0
@@ -230,8 +230,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         estimator pickles both. A layer that the decoder holds too is copied to each of them: it is no longer shared.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
-        (batch, n_components) to (batch, n_features): the logits. `fit` trains a copy of it as well. A layer that both modules
-        hold is copied to each of them: it is no longer shared.
+        (batch, n_components) to (batch, n_features): the logits. `fit` trains a copy of it as well. A layer that both
+        modules hold is copied to each of them: it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(512, 512)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
     dropout : float, default=0.1
@@ -386,4 +386,4 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
             A new one each time.
         """
         data_range = self.data_range
-        return ContinuousBernoulliLikelihood(None if data_range is None else bounds(data_range, "data_range"))
+        return ContinuousBernoulliLikelihood(None if data_range is None else check_range(data_range, "data_range"))

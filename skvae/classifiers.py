@@ -24,8 +24,8 @@ from skvae._data.checks import (
     LARGEST,
     check_is_fitted,
     check_labeled_rows,
+    check_nothing_hidden,
     check_rows,
-    check_state,
     image_dimensions,
     labels_as_array,
     resolve_device,
@@ -324,7 +324,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        check_state(self, state)
+        check_nothing_hidden(self, state)
         if "net_" in state:
             network, *numbers = (state["net_"][name] for name in ("network", "lr", "batch_size", "seed"))
             if type(network) is not self._network:  # nothing of what a file holds is called before it is known

@@ -5,7 +5,7 @@ what the decoder puts out. It works on single entries, which are independent giv
 `Likelihood` and override `make_likelihood` in a subclass of an estimator.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,11 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from skvae import distributions
+from skvae._data.checks import warn_user
 from skvae._data.rows import Units, blocks, check_float32, extent, mean_and_std
 from skvae._model import ops
 from skvae._model.stored import StoredModule
 
 __all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Units"]
+
+# What the data are called in a message, by their purpose.
+_NAMES = {"train": "X", "continue": "X", "validate": "X_val", "use": "X"}
+
+Purpose = Literal["train", "continue", "validate", "use"]
 
 # How far a learned range reaches beyond the data, as a share of their range.
 _MARGIN = 0.01
@@ -88,7 +94,7 @@ class Likelihood(nn.Module):
         """
         return Units(*mean_and_std(X, index))
 
-    def check_values(self, X: NDArray[Any], units: Units, *, name: str = "X", trains: bool = False) -> None:
+    def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data that the likelihood does not take.
 
         Parameters
@@ -97,17 +103,16 @@ class Likelihood(nn.Module):
             Finite data of any real dtype.
         units : Units
             The units in which the model works.
-        name : str, default="X"
-            What the data are called in a message.
-        trains : bool, default=False
-            Whether a model that has these units from earlier data is to be trained on `X`.
+        purpose : {"train", "continue", "validate", "use"}
+            What they are for: to train a model whose units are learned from them, to go on training one that has its
+            units from earlier data, to validate it, or to be transformed and scored by it.
 
         Raises
         ------
         ValueError
             By default when an entry is too large for float32.
         """
-        check_float32(X, name)
+        check_float32(X, _NAMES[purpose])
 
     def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
         """Return which rows can come out of the model; the others have the density 0.
@@ -332,13 +337,22 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         parts = [(block.min(axis=1) >= low) & (block.max(axis=1) <= high) for block in blocks(X)]
         return np.concatenate(parts)
 
+    def _warn_of_clipping(self, X_val: NDArray[Any], units: Units) -> None:
+        n_outside = int((~self.in_support(X_val, units)).sum())
+        if n_outside:
+            warn_user(
+                f"{n_outside} of {len(X_val)} rows of X_val have values outside the range of the training data. They "
+                f"are clipped to it. Give data_range=(low, high) for the range of all data.",
+                UserWarning,
+            )
+
     @staticmethod
     def _ends(units: Units) -> tuple[float, float]:
         """Return the ends of the range, and what rounding to float32 may add to them."""
         rounding = 4 * float(np.finfo(np.float32).eps) * units.scale
         return units.shift - rounding, units.shift + units.scale + rounding
 
-    def check_values(self, X: NDArray[Any], units: Units, *, name: str = "X", trains: bool = False) -> None:
+    def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data outside the range, but for data that a learned range clips.
 
         Parameters
@@ -347,26 +361,27 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             Finite data of any real dtype.
         units : Units
             The units in which the model works.
-        name : str, default="X"
-            What the data are called in a message.
-        trains : bool, default=False
-            Whether a model that has these units from earlier data is to be trained on `X`. Then nothing is clipped.
+        purpose : {"train", "continue", "validate", "use"}
+            What they are for. Data to go on training with are not clipped. Of data to validate with, a warning says how
+            many rows are.
 
         Raises
         ------
         ValueError
             When an entry is outside a given range, or would be lost to clipping in training.
         """
-        data_range = self.config["data_range"]
+        data_range, name = self.config["data_range"], _NAMES[purpose]
         low, high = units.shift, units.shift + units.scale
-        if trains and data_range is not None and self.learn_units(X) != units:
+        if purpose == "continue" and data_range is not None and self.learn_units(X) != units:
             raise ValueError(
                 f"data_range={data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
                 f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
                 f"fit."
             )
-        if data_range is None and not trains:
+        if data_range is None and purpose != "continue":
             check_float32(X, name)
+            if purpose == "validate":
+                self._warn_of_clipping(X, units)
             return
         smallest, largest = extent(X, name=name)
         lowest, highest = self._ends(units)

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, resample
 
-from skvae._data.checks import bounds, image_dimensions, spawn_seeds
+from skvae._data.checks import check_range, image_dimensions, spawn_seeds
 
 __all__ = [
     "FrechetDistance",
@@ -117,7 +117,7 @@ def reconstruction_ssim(
     if min(height, width) < 7:
         raise ValueError(f"Structural similarity needs images of at least 7 x 7 pixels; got {height} x {width}.")
     reconstructions = _reconstruct(estimator, X, (n_samples, originals[0].size)).reshape(originals.shape)
-    low, high = (originals.min(), originals.max()) if data_range is None else bounds(data_range, "data_range")
+    low, high = (originals.min(), originals.max()) if data_range is None else check_range(data_range, "data_range")
     similarities = [
         structural_similarity(original, reconstruction, data_range=(high - low) or 1.0, channel_axis=2)
         for original, reconstruction in zip(originals, reconstructions.astype(np.float64), strict=True)

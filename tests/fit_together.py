@@ -26,6 +26,7 @@ from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from conftest import Callback
 
 X = load_digits(return_X_y=True)[0][:300]
+RANK = int(sys.argv[1]) if sys.argv[1:2] and sys.argv[1].isdigit() else 0
 SMALL = {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0}
 
 
@@ -54,6 +55,8 @@ FITS = {
     "early stopping": lambda: normal(early_stopping=True, n_iter_no_change=1, tol=4.0, max_iter=20).fit(X),
     "one row to validate": lambda: normal(early_stopping=True).fit(X, X_val=X[:1]),
     "warm start": lambda: normal(warm_start=True).fit(X).fit(X[:100]),
+    "one process prints": lambda: normal(verbose=int(RANK == 0)).fit(X),
+    "in parts, one process prints": lambda: normal(verbose=int(RANK == 0)).partial_fit(X),
     "in parts": lambda: normal().partial_fit(X[:150]).partial_fit(X[150:]),
 }
 
@@ -134,7 +137,7 @@ def other_beginnings(rank):
     """Try to fit what is fitted in one process alone, or by other methods, or with other names or files."""
     fitted = [normal().partial_fit(X) for _ in range(3)]
     for estimator in fitted[::2]:
-        del estimator._run_state
+        del estimator._continuation
     frame = pd.DataFrame(X).add_prefix("pixel_")
     path = Path(sys.argv[3]) / "checkpoint of one"
     return {
@@ -162,7 +165,7 @@ class ChoosesByProcess(torch.nn.Module):
 def other_parameters_in_each(rank):
     """Return the steps that each layer has taken, and whether its weights have moved."""
     vae = normal(encoder=ChoosesByProcess()).partial_fit(X)
-    steps = vae._run_state["optimizer"]
+    steps = vae._continuation["optimizer"]
     return [
         (int(steps[f"encoder.{name}"][0]), bool(weight.any()))
         for name, weight in vae.module_.encoder.named_parameters()

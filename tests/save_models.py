@@ -32,7 +32,7 @@ def fitted_models():
     X, y = data()
     vae = {"n_components": 2, "hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
     on_gpu = NormalVAETransformer(**vae).partial_fit(X).set_params(device="cuda")
-    on_gpu._run_state["noise"] = {"generator": np.zeros(16, np.uint8), "device": "cuda"}
+    on_gpu._continuation["noise"] = {"generator": np.zeros(16, np.uint8), "device": "cuda"}
     return {
         "normal": NormalVAETransformer(**vae).fit(X),
         "normal_in_parts": NormalVAETransformer(**vae).partial_fit(X),

@@ -19,6 +19,7 @@ from skvae import NormalVAETransformer
 from skvae._data.fingerprint import fingerprint
 from skvae._fit.checkpoint import Checkpoint
 from skvae.callbacks import SampleMonitor
+from skvae.likelihoods import NormalLikelihood
 
 from conftest import Callback, bits, make
 
@@ -632,3 +633,29 @@ def test_a_stop_is_not_lost_when_the_process_dies_in_the_callback(estimator_clas
         estimator.set_callbacks(DiesOrStops(dies=True)).fit(digits)
     assert estimator.set_callbacks(DiesOrStops(dies=False)).fit(digits).n_iter_ == 2
     assert estimator.set_callbacks().fit(digits).n_iter_ == 2
+
+
+class Sharp(NormalVAETransformer):
+    def make_likelihood(self):
+        return NormalLikelihood(0.2)
+
+
+class Blunt(NormalVAETransformer):
+    def make_likelihood(self):
+        return NormalLikelihood(0.9)
+
+
+def test_another_likelihood_is_another_training(digits, tmp_path, monkeypatch):
+    parameters = make(NormalVAETransformer, checkpoint=tmp_path / "fit").get_params()
+    Sharp(**parameters).fit(digits)
+    monkeypatch.setattr(Sharp, "make_likelihood", Blunt.make_likelihood)
+    with pytest.raises(
+        ValueError, match="another training: code of the estimator was .*likelihood was NormalLikelihood"
+    ):
+        Sharp(**parameters).fit(digits)
+
+
+def test_a_fitted_model_in_other_units_is_another_start(digits):
+    one, other = (make(NormalVAETransformer, max_iter=1).fit(digits * factor) for factor in (1, 2))
+    other.module_.load_state_dict(one.module_.state_dict())
+    assert fingerprint(one.module_) != fingerprint(other.module_)

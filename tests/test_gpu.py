@@ -125,7 +125,7 @@ class Schedule(Hook):
 
     def begin_epoch(self, run):
         run.optimizer.learning_rate.fill_(1e-3 / (1 + run.n_done))
-        run.term_weights[1] = min(1.0, run.n_done / 10)
+        run.beta = min(1.0, run.n_done / 10)
 
 
 @pytest.mark.parametrize("hooks", [(), (Schedule(),)], ids=["constant", "schedules"])
@@ -134,7 +134,7 @@ def test_recorded_steps_are_the_ordinary_ones(estimator_class, parameters, hooks
     runs = []
     for records in (True, False):
         run, rows = make_run(estimator_class, parameters, digits, CUDA, hooks, records)
-        assert rows.on_device
+        assert rows.is_resident
         run.train(rows, 30)
         runs.append(run)
     assert set(runs[0]._recorded_steps._recorded) == {32, 300 % 32}

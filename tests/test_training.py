@@ -243,7 +243,7 @@ class _Scaled(torch.autograd.Function):
 
 
 class RowsOnADevice(Rows):
-    on_device = True
+    is_resident = True
 
     def place(self, rows):
         return rows
@@ -321,7 +321,7 @@ def test_the_weight_of_the_kl_term_may_change(rows):
 
     class WarmUp(Hook):
         def begin_epoch(self, run):
-            run.term_weights[1] = float(run.n_done >= 2)
+            run.beta = float(run.n_done >= 2)
             if run.n_done == 2:
                 assert not run.model.weight.any()
 

@@ -660,7 +660,7 @@ def test_scores_of_a_warm_start_are_those_of_the_last_fit(estimator_class, digit
 
 def test_optimizer_state_from_another_kind_of_device(estimator_class, digits):
     stream = make(estimator_class).partial_fit(digits)
-    stream._run_state["noise"] = {"generator": np.zeros(16, np.uint8), "device": "cuda"}
+    stream._continuation["noise"] = {"generator": np.zeros(16, np.uint8), "device": "cuda"}
     assert stream.partial_fit(digits).n_iter_ == 2
 
 
@@ -788,3 +788,12 @@ def test_a_layer_that_two_modules_hold_is_copied_to_each(digits):
     one, other = (weight for weight in weights if weight.shape == (6, 6))
     assert not torch.equal(one, other)
     assert torch.equal(shared.weight, before)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32", "float32"])
+def test_units_clip_every_type_alike(dtype):
+    X = np.array([[0, 1], [1, 1]]) * (1 if dtype == "bool" else 100)
+    for units in (Units(0.0, 1.0, -3.0, 30.0), Units(1e30, 1.0), Units(0.0, 1e-9), Units(0.0, 255.0)):
+        rows = Rows(X.astype(dtype), units, torch.device("cpu"))
+        expected = ((X - units.shift) / units.scale).clip(units.low, units.high)
+        np.testing.assert_allclose(rows[:].x.numpy(), expected, rtol=1e-6)

@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 __all__ = [
     "LARGEST",
     "as_array",
-    "bounds",
+    "check_range",
     "check_is_fitted",
     "check_labeled_rows",
     "check_latent",
     "check_positive_integer",
     "check_rows",
-    "check_state",
+    "check_nothing_hidden",
     "enough_memory",
     "image_dimensions",
     "in_memory",
@@ -34,7 +34,6 @@ __all__ = [
     "layer_sizes",
     "resolve_device",
     "spawn_seeds",
-    "warn_of_clipping",
     "warn_user",
     "with_defaults",
 ]
@@ -54,17 +53,7 @@ def warn_user(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=level + 1)
 
 
-def warn_of_clipping(is_outside: NDArray[np.bool_]) -> None:
-    """Warn of validation rows that lie outside the range of the training data."""
-    if is_outside.any():
-        warn_user(
-            f"{int(is_outside.sum())} of {len(is_outside)} rows of X_val have values outside the range of the training "
-            f"data. They are clipped to it. Give data_range=(low, high) for the range of all data.",
-            UserWarning,
-        )
-
-
-def check_state(estimator: object, state: dict[str, Any]) -> None:
+def check_nothing_hidden(estimator: object, state: dict[str, Any]) -> None:
     """Raise ValueError when a stored state would hide a method or a property of its class."""
     hidden = [name for name in state if hasattr(type(estimator), name)]
     if hidden:
@@ -311,7 +300,7 @@ def layer_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def bounds(pair: Any, name: str) -> tuple[float, float]:
+def check_range(pair: Any, name: str) -> tuple[float, float]:
     """Return the pair (low, high) as floats.
 
     Raises

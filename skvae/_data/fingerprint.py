@@ -1,4 +1,4 @@
-"""Fingerprints: what tells one parameter, one set of data or one model from another, in a line of text."""
+"""Fingerprints: a short text that differs for different parameters, data or models; and the identity of a fit."""
 
 import enum
 import functools
@@ -23,12 +23,15 @@ _PACKAGES = {"joblib", "numpy", "scipy", "skorch", "sklearn", "skvae", "torch", 
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, torch.dtype, torch.device)
 
+# What Python notes of a class, and what says nothing of what it does.
+_NOT_OF_A_CLASS = {"__abstractmethods__", "__doc__", "__firstlineno__", "__module__", "_abc_impl"}
+
 # What torch keeps in a module; weights, buffers and layers are gone through one by one.
 _OF_TORCH = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
 
 
 def fingerprint(value: object) -> str:
-    """Return what tells a parameter or data from others: itself if it is short, a digest if it is large.
+    """Return a text that differs for different values: a short value as it prints, else its kind and a digest.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def _parts_of_kind(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
             yield from _parts_of_code(value, seen)
         case enum.Enum():
             yield from _parts(type(value), seen)
-            yield value.name.encode()
+            yield repr((value.name, value.value)).encode()
         case set() | frozenset():
             yield from sorted(b"".join(_parts(item, dict(seen))) for item in value)
         case tuple() | list() | dict():
@@ -141,7 +144,7 @@ def _parts_of_code(code: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         yield from _parts(code.__bases__, seen)
         for name, member in vars(code).items():
             member = getattr(member, "fget", getattr(member, "__func__", member))
-            if not inspect.isdatadescriptor(member) and name not in ("__doc__", "__module__", "__firstlineno__"):
+            if not inspect.isdatadescriptor(member) and name not in _NOT_OF_A_CLASS:
                 yield from _parts((name, member), seen)
     elif isinstance(code, types.FunctionType):
         yield from _parts_of_bytecode(code.__code__, seen)
@@ -190,7 +193,7 @@ def _named_fingerprint(name: str, value: Any) -> str:
 
 
 class Identity:
-    """What a fit is a fit of: parameters, data, and where it starts. It is worked out when somebody asks for it.
+    """The identity of a fit: its parameters, its data and its starting point. It is computed on first use.
 
     Parameters
     ----------
@@ -218,7 +221,9 @@ class Identity:
         for name in ("checkpoint", "device", "verbose"):
             del parameters[name]
         identity = {"skvae": __version__, "estimator": f"{type(estimator).__module__}.{type(estimator).__qualname__}"}
-        identity |= {name: _named_fingerprint(name, value) for name, value in (parameters | self._data).items()}
+        parts = {"code of the estimator": type(estimator), "likelihood": estimator.make_likelihood()}
+        parts |= parameters | self._data
+        identity |= {name: _named_fingerprint(name, value) for name, value in parts.items()}
         identity["device"] = self._device.type
         if self._goes_on:
             start = {name: getattr(estimator, name) for name in ("module_", "loss_curve_", "history_")}
@@ -229,7 +234,7 @@ class Identity:
     def of_process(self) -> dict[str, str]:
         """What has to be the same in all processes of a fit, in words."""
         estimator = self._estimator
-        state = getattr(estimator, "_run_state", None) if self._method == "partial_fit" else None
+        state = getattr(estimator, "_continuation", None) if self._method == "partial_fit" else None
         n_steps = max((int(steps) for steps, *_ in state["optimizer"].values()), default=0) if state else 0
         return self.of_training | {
             "the method": self._method,

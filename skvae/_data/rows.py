@@ -1,5 +1,6 @@
 """Rows of data as minibatches: the units they are brought to, and the batch that a training step gets."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Units:
 
     @property
     def dtype(self) -> type[np.floating[Any]]:
-        """The type of values of the data: float64 where float32 cannot tell a thousandth of a scale, at the shift."""
+        """Float64 if float32 cannot resolve a thousandth of a scale near the shift, else float32."""
         is_coarse = abs(self.shift) * float(np.finfo(np.float32).eps) > 1e-3 * self.scale
         return np.float64 if is_coarse else np.float32
 
@@ -110,9 +111,14 @@ class Units:
         converted = block.to(dtype)
         converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
         converted = converted.div_(self.scale)
-        # Bytes and the like are never that far away.
-        is_small = not block.dtype.is_floating_point and block.dtype.itemsize <= 2 and self.scale >= 1
-        return converted if is_small and self.high > 1 else converted.clamp_(self.low, self.high)
+        return converted if self._holds_all(block.dtype) else converted.clamp_(self.low, self.high)
+
+    def _holds_all(self, dtype: torch.dtype) -> bool:
+        """Return whether no number of this type, such as a byte, is clipped."""
+        if dtype.is_floating_point or dtype.itemsize > 2:
+            return False
+        ends = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        return all(self.low <= (end - self.shift) / self.scale <= self.high for end in ends)
 
     def invert(self, u: NDArray[Any]) -> NDArray[Any]:
         """Return the values of the data.
@@ -130,7 +136,7 @@ class Units:
         return u * np.float64(self.scale) + self.shift
 
     def log_volume(self, n_features: int) -> float:
-        """Return what the log density of a row in these units is above that in the units of the data.
+        """Return log p(u) - log p(x) for a row.
 
         Parameters
         ----------
@@ -180,16 +186,16 @@ class Rows:
         """Return the rows `index` alone, None being all; what is on the device already is shared."""
         if index is None:
             return self
-        chosen = object.__new__(Rows)
-        vars(chosen).update(vars(self), _index=self.place(torch.from_numpy(index)))
+        chosen = copy.copy(self)
+        chosen._index = self.place(torch.from_numpy(index))
         return chosen
 
     def __len__(self) -> int:
         return len(self.X) if self._index is None else len(self._index)
 
     @property
-    def on_device(self) -> bool:
-        """Whether all the data are on a device, so that a batch can be taken there by numbers that are there."""
+    def is_resident(self) -> bool:
+        """Whether all the data are on a CUDA device, so that a batch can be taken there by numbers that are there."""
         return self._source is not None and self._source.is_cuda
 
     @property
@@ -199,7 +205,7 @@ class Rows:
 
     def place(self, rows: Tensor) -> Tensor:
         """Return the numbers that rows have in `X`, where they will be looked up."""
-        if self.on_device:
+        if self.is_resident:
             rows = rows.to(self.device)
         return rows if self._index is None else self._index[rows]
 

@@ -17,9 +17,9 @@ __all__ = ["fitting", "transaction"]
 
 @contextlib.contextmanager
 def transaction(estimator: Any) -> Iterator[None]:
-    """Leave the estimator as it was when the block raises, also on Ctrl-C.
+    """Restore the estimator when the block raises, also on Ctrl-C.
 
-    So is a RandomState that it has for a parameter: the next call draws what this one has drawn.
+    A RandomState parameter is restored too, so the next call draws the same numbers.
     """
     before = dict(vars(estimator))
     source = estimator.random_state if isinstance(estimator.random_state, np.random.RandomState) else None
@@ -40,8 +40,8 @@ def transaction(estimator: Any) -> Iterator[None]:
 def fitting(estimator: Any, group: Group | None = None) -> Iterator[Group]:
     """Hold a fit of `estimator`, by default in all the processes of its group, and check its parameters.
 
-    What raises in the block raises in all processes and leaves the estimators as they were; scikit-learn's callbacks
-    are torn down; and whatever state of torch the caller is in, gradients can be taken.
+    An error in the block is raised in every process, and every estimator is restored. scikit-learn's callbacks are torn
+    down. Gradients are enabled whatever mode the caller is in.
     """
     group = current_group() if group is None else group
     with (

@@ -25,7 +25,7 @@ T = TypeVar("T")
 # Held by the thread that is in a shared fit.
 _turn = threading.RLock()
 
-# Whether Ctrl-C waits for the other processes to hear of it.
+# Set when Ctrl-C was pressed and the other processes have not been told.
 _interrupted = threading.Event()
 
 # The group that a forked process has from its parent, and cannot talk to.
@@ -149,9 +149,10 @@ class ProcessGroup(Group):
 
     def check_same(self, identity: Identity) -> None:
         """Raise ValueError unless all processes fit the same."""
+        mine = identity.of_process  # an error here is one that the others hear of
         self.check()
         identities: list[Any] = [None] * self.size
-        self._exchange(dist.all_gather_object, identities, identity.of_process)
+        self._exchange(dist.all_gather_object, identities, mine)
         for rank, other in enumerate(identities):
             for name in {**identities[0], **other}:
                 first, its = (who.get(name, "not there") for who in (identities[0], other))

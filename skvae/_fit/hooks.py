@@ -30,25 +30,21 @@ class Validation(Hook):
     ----------
     rows : Rows
         The rows, the same in all processes; each scores its part of them.
-    group : Group
-        The processes.
-    n_components : int
-        Number of latent components.
     """
 
-    def __init__(self, rows: Rows, group: Group, n_components: int) -> None:
-        self._n_rows = len(rows)
-        self._rows = rows.subset(np.arange(self._n_rows)[slice(*group.part(self._n_rows))])
-        self._bound = LowerBound(n_components, 1, rows.device)
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
 
     def begin_run(self, run: Run) -> None:
-        """Make room for the records."""
+        """Make room for the records, and the points that the ELBO takes."""
         run.history.setdefault("validation_elbo", [math.nan] * run.epoch)
+        self._part = self._rows.subset(np.arange(len(self._rows))[slice(*run.group.part(len(self._rows)))])
+        self._bound = LowerBound(run.model, 1)
 
     def end_epoch(self, run: Run) -> None:
         """Record the mean ELBO."""
-        total = run.group.sum(torch.tensor(self._bound(run.model, self._rows).sum(), dtype=torch.float64, device="cpu"))
-        elbo = run.history["validation_elbo"][-1] = float(total) / self._n_rows
+        total = run.group.sum(torch.tensor(self._bound(self._part).sum(), dtype=torch.float64, device="cpu"))
+        elbo = run.history["validation_elbo"][-1] = float(total) / len(self._rows)
         if not math.isfinite(elbo):
             raise ValueError(
                 f"The validation ELBO is {elbo} after epoch {run.epoch}. Try a smaller learning_rate_init, look for "
@@ -110,11 +106,20 @@ class EarlyStopping(Hook):
 
 
 class Progress(Hook):
-    """A line for each epoch, printed by the first process."""
+    """A line for each epoch, printed by the first process.
+
+    Parameters
+    ----------
+    verbose : bool
+        Whether to print. A process may be silent where others print, but it has the hook.
+    """
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
 
     def begin_run(self, run: Run) -> None:
         """Start the clock."""
-        self._start, self._n_before = time.perf_counter(), run.n_done
+        self._start, self._n_resumed = time.perf_counter(), run.n_done
 
     def begin_epoch(self, run: Run) -> None:
         """Start the clock of the epoch."""
@@ -122,10 +127,10 @@ class Progress(Hook):
 
     def end_epoch(self, run: Run) -> None:
         """Print the line."""
-        if run.group.rank > 0 or sys.stdout is None:
+        if not self._verbose or run.group.rank > 0 or sys.stdout is None:
             return
         now = time.perf_counter()
-        left = (now - self._start) / (run.n_done - self._n_before) * (run.n_epochs - run.n_done)
+        left = (now - self._start) / (run.n_done - self._n_resumed) * (run.n_epochs - run.n_done)
         last = {name: values[-1] for name, values in run.history.items()}
         validation = last.get("validation_elbo", math.nan)
         validation_elbo = "" if math.isnan(validation) else f"  validation ELBO {validation:.2f}"
@@ -138,7 +143,7 @@ class Progress(Hook):
 
 
 class Callbacks(Hook):
-    """scikit-learn's callbacks, to whom the fit and each of its epochs is a task.
+    """scikit-learn's callbacks: the fit is one task, each epoch a subtask.
 
     Parameters
     ----------
@@ -147,7 +152,7 @@ class Callbacks(Hook):
     X : ndarray of shape (n_samples, n_features)
         The training data.
     y : array-like or None
-        The target. A callback that scores does so only when there is one, so that None stands for zeros.
+        The target. Callbacks score only when there is one, so zeros replace None.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:
@@ -158,7 +163,7 @@ class Callbacks(Hook):
         self._context.call_on_fit_task_begin(estimator=estimator, **self._arguments)
 
     def begin_run(self, run: Run) -> None:
-        """Count the epochs of a checkpoint: tasks are numbered as they are made."""
+        """Make a task for each epoch that a checkpoint has, so that numbering goes on."""
         for _ in range(run.n_done):
             self._context.subcontext(task_name="epoch")
 
@@ -186,14 +191,15 @@ class Callbacks(Hook):
 class Saving(Hook):
     """The checkpoint of a fit: read before training, written by the first process after each epoch.
 
-    It comes last, so that it saves what the other hooks have made of an epoch, a stop among it.
+    It comes last, so that it saves what the other hooks have made of an epoch, a request to stop included. The identity
+    is worked out before seeds are drawn, since a RandomState is part of it.
 
     Parameters
     ----------
     path : str, path-like or None
         The parameter `checkpoint`.
     identity : Identity
-        What the fit is a fit of.
+        The identity of the fit.
     group : Group
         The processes.
     """

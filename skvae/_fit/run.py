@@ -22,8 +22,7 @@ from skvae._model.vae import VAE
 
 __all__ = ["Hook", "Run", "Seeds", "divergence_error"]
 
-# What an allocation must not exceed to be handed out again by glibc rather than returned to the system and faulted in
-# anew, once an allocation of that size has been freed.
+# The largest block that glibc keeps, by default.
 _LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
 
 # Training rows on which a model is tried after its last step.
@@ -118,9 +117,8 @@ class Run:
         The most epochs that the run may have, once `train` has begun.
     stopped : bool
         Whether a hook has asked to stop.
-    term_weights : Tensor of shape (2,)
-        The weights of log likelihood and KL divergence in the objective: -1 and that of the KL term. It is a tensor, so
-        that a recorded step sees a change.
+    beta : float
+        Weight of the KL term, which a hook may set: steps that were recorded see the change.
     """
 
     def __init__(
@@ -137,11 +135,12 @@ class Run:
         hooks: Sequence[Hook],
     ) -> None:
         self.model, self.group, self.hooks = model, group, hooks
-        self.batch_size, self.beta = batch_size, beta
+        self.batch_size = batch_size
         self.optimizer = Adam(model, learning_rate, clip_value)
         self.order = torch.Generator("cpu").manual_seed(seeds.order)
         self.noise = Noise(model.device, seeds.noise)
-        self.term_weights = torch.tensor([-1.0, beta], dtype=torch.float32, device=model.device)
+        self._term_weights = torch.tensor([-1.0, beta], dtype=torch.float32, device=model.device)
+        self._beta = beta
         self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])
@@ -154,6 +153,16 @@ class Run:
         self._sums = [torch.zeros((), dtype=dtype, device=model.device) for _ in range(2)]
         records = not group.exchanges and model.device.type == "cuda" and model.capturable
         self._recorded_steps = RecordedSteps(self.noise.generator) if records else None
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL term."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        self._beta = beta
+        self._term_weights[1] = beta
 
     @property
     def epoch(self) -> int:
@@ -192,20 +201,22 @@ class Run:
 
     def train_epoch(self, rows: Rows) -> None:
         """Train on every row once, and record the epoch."""
+        # glibc reuses freed blocks up to the size of the largest block freed so far. Freeing a large one keeps the
+        # buffers of a step from being returned to the system and faulted in again.
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.model.train()
-        step = functools.partial(self._step, rows)
-        if rows.on_device and self._recorded_steps is not None:
-            step = functools.partial(self._recorded_steps, step)
         order = rows.place(torch.randperm(len(rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):
             for minibatch in self._minibatches(order):
                 first, stop = self.group.part(len(minibatch))
-                self.noise.first, self.noise.n_rows = first, len(minibatch)
-                if first < stop:
-                    step(minibatch[first:stop])
-                else:
+                self.noise.share(first, len(minibatch))
+                step = functools.partial(self._step, rows, len(minibatch))
+                if first == stop:
                     self._step_without_rows(rows, minibatch[:1])
+                elif rows.is_resident and self._recorded_steps is not None:
+                    self._recorded_steps(step, minibatch[first:stop])
+                else:
+                    step(minibatch[first:stop])
         self.model.eval()
         self._record(rows)
 
@@ -216,19 +227,22 @@ class Run:
             minibatches[-2:] = [torch.cat(minibatches[-2:])]
         return minibatches
 
-    def _step(self, rows: Rows, placed: Tensor) -> None:
-        """Take one step: down the gradient of ``beta * KL - log likelihood``, in the mean over the minibatch."""
+    def _step(self, rows: Rows, n_rows: int, placed: Tensor) -> None:
+        """Take one step: down the gradient of ``beta * KL - log likelihood``, in the mean over `n_rows` rows."""
         terms = self.model.terms(rows.take(placed), self.noise)
         for total, term in zip(self._sums, terms, strict=True):
             total += term.detach()
         # The objective is the sum of the terms with these weights.
-        weights = (self.term_weights / self.noise.n_rows).unbind()
+        weights = (self._term_weights / n_rows).unbind()
         parameters = self.optimizer.parameters
         gradients = ops.gradients(terms, weights, parameters)
         self.optimizer.step(self.group.sum_gradients(gradients, parameters))
 
     def _step_without_rows(self, rows: Rows, placed: Tensor) -> None:
-        """Take part in a step of which this process has no row: one that counts for nothing keeps draws in step."""
+        """Take part in a step of which this process has no row.
+
+        It draws for a row that it does not train on, so that its generator stays equal to the others'.
+        """
         with torch.no_grad():
             self.model.terms(rows.take(placed), self.noise)
         parameters = self.optimizer.parameters
@@ -279,7 +293,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Return the state of the run, as NumPy arrays and plain values."""
-        return self.streams() | {
+        return self.continuation() | {
             "weights": weights_to_numpy(self.model.state_dict()),
             "history": {name: np.array(values) for name, values in self.history.items()},
             "stopped": self.stopped,
@@ -294,18 +308,18 @@ class Run:
         for hook in self.hooks:
             if hook.state():  # others may come and go between two calls
                 hook.load_state(state["hooks"][type(hook).__name__])
-        self.load_streams(state)
+        self.load_continuation(state)
 
-    def streams(self) -> dict[str, Any]:
-        """Return what of the state goes on from one call of `partial_fit` to the next: optimizer and random streams."""
+    def continuation(self) -> dict[str, Any]:
+        """Return the optimizer and the random streams, which go on from one call of `partial_fit` to the next."""
         return {
             "optimizer": self.optimizer.state(),
             "order": self.order.get_state().numpy(),
             "noise": self.noise.state(),
         }
 
-    def load_streams(self, state: dict[str, Any]) -> None:
-        """Go on from what `streams` returned."""
+    def load_continuation(self, state: dict[str, Any]) -> None:
+        """Go on from what `continuation` returned."""
         self.optimizer.load_state(state["optimizer"])
         self.order.set_state(torch.from_numpy(np.array(state["order"])))
         self.noise.load_state(state["noise"])

@@ -11,7 +11,7 @@ from skvae._data.checks import LARGEST, enough_memory
 from skvae._data.rows import Rows
 from skvae._model.vae import VAE
 
-__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound", "standard_normal_points"]
+__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound"]
 
 # Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
 BLOCK_ENTRIES = 1 << 20
@@ -98,34 +98,35 @@ class LowerBound:
     r"""The importance-weighted bound of rows, with one sample the ELBO, in nats of the data's own units.
 
     It is the expected logarithm of the mean of K importance weights [1]_. The ELBO is a mean over points whose first
-    two moments are exact. Of the bound with K > 1 the weights of a larger set of points are taken, the same set for
-    every K, and the expectation is over groups of K draws from it. So it rises with K.
+    two moments are exact. For K > 1, one larger set of points serves every K, and the expectation is over groups of K
+    draws from it. So the bound rises with K.
 
     Parameters
     ----------
-    n_components : int
-        Number of latent components.
+    model : VAE
+        The model.
     n_importance_samples : int
         The number K.
-    device : torch.device
-        Where the model is.
 
     References
     ----------
     .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
     """
 
-    def __init__(self, n_components: int, n_importance_samples: int, device: torch.device) -> None:
+    def __init__(self, model: VAE, n_importance_samples: int) -> None:
+        self._model = model
+        n_components = model.n_components
         if n_importance_samples == 1:
             points = standard_normal_points(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)), n_components)
             self._groups = None
         else:
             points, probabilities = wide_points(_N_WIDE_POINTS, n_components)
             self._groups = balanced_groups(probabilities, n_importance_samples)
-        self._points = points.to(device)
+        self._points = points.to(model.device)
 
-    def __call__(self, model: VAE, rows: Rows) -> NDArray[np.float64]:
+    def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """Return the bound of each row."""
+        model = self._model
         width = max(model.encoder_width, model.decoder_width)
         n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
         blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))

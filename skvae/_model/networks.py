@@ -29,8 +29,8 @@ _N_FILTERS = 32
 class Network(StoredModule):
     """A network of this library.
 
-    It has no memory for its weights before they are drawn or loaded, so that nothing that asks for a network takes more
-    than the weights that it brings along.
+    Weights have no memory until they are drawn or loaded, so that a damaged file cannot make a network take more memory
+    than the weights in it.
     """
 
     # Whether a training step can be recorded as a CUDA graph.
@@ -158,20 +158,20 @@ class ConvEncoder(Network):
         return self.dense(pooled, noise)
 
 
-_global_generator = threading.RLock()
+_global_generator_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
 
     def _before_fork() -> None:
         """Wait until no thread uses torch's global generator, whose own lock a child could never open."""
-        _global_generator.acquire()
+        _global_generator_lock.acquire()
 
     def _after_fork_in_parent() -> None:
-        _global_generator.release()
+        _global_generator_lock.release()
 
     def _after_fork_in_child() -> None:
         """Make a new lock, and leave it at one thread: OpenMP's others are gone, and would be waited for forever."""
-        global _global_generator
-        _global_generator = threading.RLock()
+        global _global_generator_lock
+        _global_generator_lock = threading.RLock()
         torch.set_num_threads(1)
 
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
@@ -240,7 +240,7 @@ class UserModule(nn.Module):
     def seeded(self, x: Tensor, seed: int) -> Tensor:
         """Return what the module returns when its draws come from a generator with this seed."""
         cuda = x.device.type == "cuda"
-        with _global_generator, torch.random.fork_rng([x.device] if cuda else []):
+        with _global_generator_lock, torch.random.fork_rng([x.device] if cuda else []):
             torch.default_generator.manual_seed(seed)
             if cuda:
                 with torch.cuda.device(x.device):

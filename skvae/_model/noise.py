@@ -35,6 +35,10 @@ class Noise:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.first = self.n_rows = 0
 
+    def share(self, first: int, n_rows: int) -> None:
+        """Say which rows this process has of a minibatch of `n_rows`: those from `first` on."""
+        self.first, self.n_rows = first, n_rows
+
     def normal(self, shape: torch.Size) -> Tensor:
         """Return standard-normal numbers, a row for each of this process's rows."""
         return self._draw(self._normal, shape)
@@ -44,7 +48,7 @@ class Noise:
         return self._draw(self._bits, shape)
 
     def seed(self) -> int:
-        """Return a seed for somebody else's generator, another one in each process."""
+        """Return a seed for torch's global generator, different in each process."""
         return draw_seed(self.generator) + self.first
 
     def state(self) -> dict[str, Any]:

@@ -25,8 +25,8 @@ __all__ = [
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
-# The bound of a posterior's log standard deviation on either side: far from what a prior with 1 leaves any use for, and
-# near enough for squares to stay within float32.
+# The bound of a posterior's log standard deviation on either side: far beyond any useful posterior under N(0, I), and
+# small enough that squares fit in float32.
 _LARGEST_LOG_STD = 15.0
 
 # The smallest standard deviation of a softplus posterior.

@@ -32,7 +32,8 @@ class VAE(nn.Module):
         Called with ``(batch, n_features)``, and in training with the source of its noise, it returns
         ``(batch, 2 * n_components)``: posterior means, then raw scales.
     decoder : nn.Module
-        Maps ``(batch, n_components)`` to ``(batch, likelihood.n_parameters * n_features)``, likewise.
+        Called with ``(batch, n_components)``, and in training with the source of its noise, it returns
+        ``(batch, likelihood.n_parameters * n_features)``.
     likelihood : Likelihood
         p(x | z).
     units : Units
@@ -69,15 +70,18 @@ class VAE(nn.Module):
         self.n_components = n_components
         self.posterior_scale = posterior_scale
 
-    def _configuration(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("n_features", "n_components", "posterior_scale")}
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the model is besides its parts."""
+        names = ("n_features", "n_components", "posterior_scale")
+        return {"units": dataclasses.asdict(self.units)} | {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         likelihood = self.likelihood
         if next(likelihood.parameters(), None) is not None:
             likelihood = copy.deepcopy(likelihood).cpu()
         parts = {"encoder": self.encoder, "decoder": self.decoder, "likelihood": likelihood}
-        return parts | {"units": dataclasses.asdict(self.units)} | self._configuration()
+        return parts | self.config
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         try:
@@ -112,7 +116,7 @@ class VAE(nn.Module):
         copied = VAE.__new__(VAE)
         memo[id(self)] = copied
         parts = {name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")}
-        VAE.__init__(copied, **parts, units=self.units, **self._configuration())
+        VAE.__init__(copied, **parts | self.config | {"units": self.units})
         copied.training = self.training
         return copied
 
