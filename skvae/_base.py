@@ -20,9 +20,11 @@ from skvae._data.checks import (
     check_positive_integer,
     check_rows,
     enough_memory,
+    features_seen,
     in_memory,
     resolve_device,
     spawn_seeds,
+    twin_of,
     with_defaults,
 )
 from skvae._data.fingerprint import Identity
@@ -32,7 +34,7 @@ from skvae._fit.distributed import Group
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
-from skvae._model.build import build_vae
+from skvae._model.build import build_vae, make_likelihood
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
 from skvae.likelihoods import Likelihood
@@ -134,11 +136,12 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         with fitting(self) as group:
             fitted = getattr(self, "module_", None) if self.warm_start else None
-            X = check_rows(self, X, reset=fitted is None)
-            X_val = None if X_val is None else check_rows(self, X_val, reset=False, name="X_val")
-            callbacks = Callbacks(self, X, y)
+            twin = twin_of(self)
+            X = check_rows(twin, X, reset=fitted is None)
+            X_val = None if X_val is None else check_rows(twin, X_val, reset=False, name="X_val")
+            callbacks = Callbacks(self, X, y, features_seen(twin))
             device = resolve_device(self.device)
-            identity = Identity(self, "fit", X, X_val, device, goes_on=fitted is not None)
+            identity = Identity(twin, "fit", X, X_val, device, goes_on=fitted is not None)
             group.check_same(identity)
             saving = Saving(self.checkpoint, identity, group)
             seeds = group.broadcast(saving.seeds(self.random_state))
@@ -146,7 +149,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             # Rows that are set aside shape nothing.
             sets_aside = self.early_stopping and X_val is None
             index, val_index = split_rows(len(X), self.validation_fraction if sets_aside else 0.0, seeds.split)
-            likelihood = self.make_likelihood()
+            likelihood = make_likelihood(self, X.shape[1])
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X, index))
             likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
             rows = Rows(X, units, device, read_often=True)
@@ -162,7 +165,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             run = self._make_run(vae, seeds, group, hooks, goes_on=fitted is not None)
             saving.restore(run)
             run.train(rows.subset(index), self.max_iter)
-            self.__dict__.update(run.results())
+            self._keep(run.results() | features_seen(twin))
             self.__dict__.pop("_continuation", None)
             callbacks.end_fit()
         return self
@@ -196,24 +199,31 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         with fitting(self) as group:
             fitted = getattr(self, "module_", None)
-            X = check_rows(self, X, reset=fitted is None)
+            twin = twin_of(self)
+            X = check_rows(twin, X, reset=fitted is None)
             device = resolve_device(self.device)
-            group.check_same(Identity(self, "partial_fit", X, None, device, goes_on=fitted is not None))
+            group.check_same(Identity(twin, "partial_fit", X, None, device, goes_on=fitted is not None))
             seeds = group.broadcast(Seeds.draw(self.random_state))
 
-            likelihood = self.make_likelihood()
+            likelihood = make_likelihood(self, X.shape[1])
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X))
             likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
-            rows = Rows(X, units, device)
+            rows = Rows(X, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
             run = self._make_run(vae, seeds, group, [Progress(bool(self.verbose))], goes_on=fitted is not None)
             if hasattr(self, "_continuation"):
                 run.load_continuation(self._continuation)
             run.train(rows, 1)
-            self.__dict__.update(run.results())
+            self._keep(run.results() | features_seen(twin))
             self._continuation = run.continuation()
         return self
+
+    def _keep(self, attributes: dict[str, Any]) -> None:
+        """Take over the attributes of a fit, and nothing of names that its data did not have."""
+        self.__dict__.update(attributes)
+        if "feature_names_in_" not in attributes:
+            self.__dict__.pop("feature_names_in_", None)
 
     def _make_run(self, vae: VAE, seeds: Seeds, group: Group, hooks: list[Hook], *, goes_on: bool) -> Run:
         """Return the run of a fit, at its beginning."""

@@ -26,10 +26,12 @@ from skvae._data.checks import (
     check_labeled_rows,
     check_nothing_hidden,
     check_rows,
+    features_seen,
     image_dimensions,
     labels_as_array,
     resolve_device,
     spawn_seeds,
+    twin_of,
     with_defaults,
 )
 from skvae._data.rows import Rows, Units, check_float32
@@ -225,7 +227,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             When an argument or a parameter is not valid, or when training diverges.
         """
         with fitting(self, Group()):
-            X, y, classes, labels = check_labeled_rows(self, X, y)
+            twin = twin_of(self)
+            X, y, classes, labels = check_labeled_rows(twin, X, y)
             check_float32(X, "X")
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val belong together; got only one of them.")
@@ -233,10 +236,11 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             train = _LabeledRows(Rows(X, _UNITS, device, read_often=True), labels)
             valid = None
             if X_val is not None:
-                X_val, val_labels = self._check_validation_data(X_val, y_val, classes)
+                X_val, val_labels = self._check_validation_data(twin, X_val, y_val, classes)
                 valid = _LabeledRows(Rows(X_val, _UNITS, device, read_often=True), val_labels)
             init_seed, shuffle_seed = spawn_seeds(self.random_state, 2)
 
+            features = features_seen(twin) | {"classes_": classes}
             hook_arguments = {"X": X, "y": y}
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, **hook_arguments)
@@ -259,19 +263,21 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
                 task = context.subcontext(task_name="epoch")
                 task.call_on_fit_task_begin(estimator=self, **hook_arguments)
                 self._train_epoch(net, train, history)
-                snapshot = functools.partial(self._snapshot, net, history, classes)
+                snapshot = functools.partial(self._snapshot, net, history, features)
                 if task.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes=snapshot):
                     break
             net.notify("on_train_end", X=train, y=None)
-            self.__dict__.update(self._fitted(net, history, classes))
+            self.__dict__.update(self._fitted(net, history, features))
+            if "feature_names_in_" not in features:
+                self.__dict__.pop("feature_names_in_", None)
             context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
         return self
 
     def _check_validation_data(
-        self, X_val: Any, y_val: Any, classes: NDArray[Any]
+        self, twin: Self, X_val: Any, y_val: Any, classes: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Return the validation rows and the numbers of their classes."""
-        X_val = check_rows(self, X_val, reset=False, name="X_val")
+        X_val = check_rows(twin, X_val, reset=False, name="X_val")
         check_float32(X_val, "X_val")
         try:
             y_val = column_or_1d(labels_as_array(y_val, "y_val"))
@@ -358,16 +364,16 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             )
 
     @staticmethod
-    def _fitted(net: NeuralNetClassifier, history: dict[str, list[float]], classes: NDArray[Any]) -> dict[str, Any]:
+    def _fitted(net: NeuralNetClassifier, history: dict[str, list[float]], features: dict[str, Any]) -> dict[str, Any]:
         """Return the fitted attributes; the net keeps nothing of the data."""
         net.set_params(train_split=None)
-        return {"net_": net, "classes_": classes, "n_iter_": len(history["loss"]), "history_": history}
+        return features | {"net_": net, "n_iter_": len(history["loss"]), "history_": history}
 
     def _snapshot(
-        self, net: NeuralNetClassifier, history: dict[str, list[float]], classes: NDArray[Any]
+        self, net: NeuralNetClassifier, history: dict[str, list[float]], features: dict[str, Any]
     ) -> dict[str, Any]:
         """Return the fitted attributes as they would be if training stopped now; a copied net has its own weights."""
-        return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()}, classes)
+        return self._fitted(copy.copy(net), {name: list(values) for name, values in history.items()}, features)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class.

@@ -333,9 +333,9 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         ndarray of shape (n_samples,), bool
             True where every entry is in the range, up to rounding.
         """
-        low, high = self._ends(units)
-        parts = [(block.min(axis=1) >= low) & (block.max(axis=1) <= high) for block in blocks(X)]
-        return np.concatenate(parts)
+        low, high = self._ends(units, X.dtype)
+        ends = ((block.min(axis=1).astype(float), block.max(axis=1).astype(float)) for block in blocks(X))
+        return np.concatenate([(smallest >= low) & (largest <= high) for smallest, largest in ends])
 
     def _warn_of_clipping(self, X_val: NDArray[Any], units: Units) -> None:
         n_outside = int((~self.in_support(X_val, units)).sum())
@@ -347,10 +347,12 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             )
 
     @staticmethod
-    def _ends(units: Units) -> tuple[float, float]:
-        """Return the ends of the range, and what rounding to float32 may add to them."""
-        rounding = 4 * float(np.finfo(np.float32).eps) * units.scale
-        return units.shift - rounding, units.shift + units.scale + rounding
+    def _ends(units: Units, dtype: np.dtype[Any]) -> tuple[float, float]:
+        """Return the ends of the range, and what rounding to float32, or to the type of the data, may add to them."""
+        low, high = units.shift, units.shift + units.scale
+        of_data = float(np.finfo(dtype).eps) * max(abs(low), abs(high)) if dtype.kind == "f" else 0.0
+        rounding = 4 * float(np.finfo(np.float32).eps) * units.scale + of_data
+        return low - rounding, high + rounding
 
     def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data outside the range, but for data that a learned range clips.
@@ -384,7 +386,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
                 self._warn_of_clipping(X, units)
             return
         smallest, largest = extent(X, name=name)
-        lowest, highest = self._ends(units)
+        lowest, highest = self._ends(units, X.dtype)
         if lowest <= smallest and largest <= highest:
             return
         culprit = smallest if smallest < lowest else largest

@@ -97,3 +97,49 @@ def make_learned_noise():
             return LearnedNoise()
 
     return LearnedNoiseVAETransformer
+
+
+def make_faulty(**members):
+    """Return an estimator whose likelihood has these members in the place of right ones."""
+    defaults = {
+        "n_parameters": 1,
+        "log_prob": lambda self, x, p: -(x - p).square(),
+        "mean": lambda self, p: p,
+        "sample": lambda self, p, generator: p,
+    }
+    kind = type("Faulty", (Likelihood,), defaults | members)
+    return type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: kind()})
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({}, None),
+        (
+            {"log_prob": lambda self, x, p: -(x - p).square().sum(-1)},
+            r"log_prob must .* shape \(2, 64\), a number",
+        ),
+        (
+            {"log_prob": lambda self, x, p: -(x[:, None] - p).square()},
+            r"log_prob must .*; it returned \(2, 2, 64\)",
+        ),
+        ({"mean": lambda self, p: p[..., :1]}, r"mean must return .* it returned \(2, 1\)"),
+        ({"mean": lambda self, p: p.numpy()}, "mean must return a tensor .* it returned ndarray"),
+        ({"mean": lambda self, p: p.nothing}, "mean raised AttributeError"),
+        ({"n_parameters": 0}, "n_parameters must be a positive integer; got 0"),
+        ({"n_parameters": 1.0}, "n_parameters must be a positive integer; got 1.0"),
+    ],
+)
+def test_a_likelihood_is_tried_before_it_is_trained(members, message, digits):
+    estimator = make_faulty(**members)(3, hidden_layer_sizes=16, max_iter=1, random_state=0)
+    if message is None:
+        assert estimator.fit(digits).n_iter_ == 1
+    else:
+        with pytest.raises(ValueError, match=f"Faulty.{message}"):
+            estimator.fit(digits)
+
+
+def test_something_else_than_a_likelihood(digits):
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: torch.nn.Identity()})
+    with pytest.raises(ValueError, match="must return a skvae.likelihoods.Likelihood; it returned a Identity"):
+        kind(3, max_iter=1).fit(digits)

@@ -1,15 +1,24 @@
 """An interrupted fit goes on to the same bits, whatever interrupted it, and a checkpoint is never lost to a mishap."""
 
+import collections
+import dataclasses
+import datetime
+import decimal
 import errno
+import functools
 import json
+import logging
+import operator
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -659,3 +668,78 @@ def test_a_fitted_model_in_other_units_is_another_start(digits):
     one, other = (make(NormalVAETransformer, max_iter=1).fit(digits * factor) for factor in (1, 2))
     other.module_.load_state_dict(one.module_.state_dict())
     assert fingerprint(one.module_) != fingerprint(other.module_)
+
+
+class Settings:
+    """A plain class of the user's own."""
+
+    def __init__(self):
+        self.factor = 1.0
+
+
+@dataclasses.dataclass
+class Options:
+    factor: float = 1.0
+    names: list[str] = dataclasses.field(default_factory=list)
+
+
+class Ordinary(torch.nn.Module):
+    """What ordinary modules hold and refer to."""
+
+    scale: float | None = None
+    log = logging.getLogger("a logger")
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 6)
+        torch.nn.init.constant_(self.linear.weight, 0.01)
+        torch.nn.init.zeros_(self.linear.bias)
+        self.settings, self.options = Settings(), Options()
+        self.array, self.frame = np.arange(6.0), pd.DataFrame({"a": [1.0, 2.0]})
+        self.sparse = torch.eye(3).to_sparse()
+        self.things = [range(3), slice(2), re.compile("a+"), collections.deque([1]), operator.itemgetter(1)]
+        self.things += [decimal.Decimal("1.5"), datetime.timedelta(1), bytearray(b"1"), np.random.default_rng(0)]
+        self.functions = [torch.Tensor.relu, str.upper, len, np.sin, functools.partial(torch.add, alpha=2)]
+        self.register_forward_hook(lambda module, inputs, output: None)
+
+    @functools.cached_property
+    def ones(self):
+        return torch.ones(6)
+
+    def forward(self, x):
+        return self.linear(x[..., 0:64]) * self.ones
+
+
+@pytest.mark.draws_globally
+def test_ordinary_modules_can_be_compared(digits, tmp_path):
+    path = tmp_path / "fit"
+    estimator = make(NormalVAETransformer, encoder=Ordinary(), checkpoint=path)
+    expected = bits(estimator.fit(digits), digits)
+    assert bits(estimator.fit(digits), digits) == expected
+    assert bits(clone(estimator).fit(digits), digits) == expected
+    assert bits(make(NormalVAETransformer, encoder=Ordinary(), checkpoint=path).fit(digits), digits) == expected
+    for change in ({"array": np.arange(6.0) + 1}, {"things": []}, {"options": Options(2.0)}):
+        encoder = Ordinary()
+        vars(encoder).update(change)
+        with pytest.raises(ValueError, match="another training: encoder was Ordinary"):
+            make(NormalVAETransformer, encoder=encoder, checkpoint=path).fit(digits)
+
+
+@pytest.mark.draws_globally
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize("kind", ["lazy", "weight norm"])
+def test_a_clone_of_a_module_that_torch_has_hooked_into(kind, digits, tmp_path):
+    if kind == "lazy":
+        encoder = torch.nn.LazyLinear(6)
+    else:
+        encoder = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(64, 6))
+    estimator = make(NormalVAETransformer, encoder=encoder, checkpoint=tmp_path / "fit")
+    assert bits(clone(estimator).fit(digits), digits) == bits(estimator.fit(digits), digits)
+
+
+def test_a_random_state_goes_on_after_a_resumed_fit_as_after_a_whole_one(estimator_class, digits, tmp_path):
+    estimator = make(estimator_class, random_state=np.random.RandomState(3), checkpoint=tmp_path / "fit")
+    stored = pickle.dumps(estimator)
+    estimator.fit(digits)
+    resumed = pickle.loads(stored).fit(digits)
+    assert resumed.random_state.randint(10**9) == estimator.random_state.randint(10**9)

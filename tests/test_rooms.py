@@ -18,7 +18,7 @@ ROOMS = {
     "_sklearn": {"sklearn"},
     "_data.checks": {"numpy", "sklearn", "torch"},
     "_data.rows": {"numpy", "torch"},
-    "_data.fingerprint": {"numpy", "torch"},
+    "_data.fingerprint": {"joblib", "numpy", "torch"},
     "_model.ops": {"torch"},
     "_kl": {"torch"},
     "distributions": {"torch"},

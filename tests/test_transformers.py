@@ -797,3 +797,82 @@ def test_units_clip_every_type_alike(dtype):
         rows = Rows(X.astype(dtype), units, torch.device("cpu"))
         expected = ((X - units.shift) / units.scale).clip(units.low, units.high)
         np.testing.assert_allclose(rows[:].x.numpy(), expected, rtol=1e-6)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.utils.skip_init(nn.Linear, 64, 64) for _ in range(2))
+        self.out = nn.utils.skip_init(nn.Linear, 64, 6)
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, 0.01)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.out(self.second(self.first(x)))
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_tied_weights_stay_tied(digits, method):
+    estimator = make(NormalVAETransformer, encoder=Tied(), warm_start=True, max_iter=1)
+    for _ in range(3):
+        getattr(estimator, method)(digits)
+        module = estimator.module_.encoder.module
+        assert module.first.weight is module.second.weight
+
+
+@pytest.mark.draws_globally
+@pytest.mark.parametrize(("batch_size", "n_rows"), [(1, 20), (8, 1)])
+def test_batch_normalization_of_single_rows_is_an_error_that_says_so(digits, batch_size, n_rows):
+    encoder = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 6))
+    with pytest.raises(ValueError, match=f"two rows or more in each; got batch_size={batch_size} and {n_rows} rows"):
+        make(NormalVAETransformer, encoder=encoder, batch_size=batch_size).fit(digits[:n_rows])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("data_range", [(100.1, 100.2), (0.1, 0.9), (-273.15, 100.05), (1 / 3, 2 / 3)])
+def test_the_ends_of_a_given_range_belong_to_it(dtype, data_range):
+    X = np.linspace(*data_range, 20).reshape(10, 2).astype(dtype)
+    fitted = make(ContinuousBernoulliVAETransformer, data_range=data_range, max_iter=1).fit(X)
+    assert np.isfinite(fitted.score_samples(X)).all()
+
+
+def test_a_fit_under_way_changes_nothing_of_the_fitted_model(estimator_class, digits):
+    """Data of another width are noted when the fit is over, and not at its begin."""
+    fitted = make(estimator_class, encoder="dense").fit(pd.DataFrame(digits).add_prefix("pixel"))
+    before, seen = set(vars(fitted)), []
+
+    class Watch:
+        def setup(self, estimator, context):
+            pass
+
+        teardown = setup
+
+        def on_fit_task_begin(self, estimator, context):
+            seen.append((estimator.n_features_in_, len(estimator.feature_names_in_)))
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            if context.task_name == "epoch":
+                seen.append((estimator.n_features_in_, len(estimator.feature_names_in_)))
+                assert fitted_estimator.n_features_in_ == 10
+                assert fitted_estimator.transform(digits[:, :10]).shape == (300, 3)
+
+    fitted.set_callbacks(Watch()).fit(digits[:, :10])
+    assert set(seen) == {(64, 64)}
+    assert fitted.n_features_in_ == 10
+    assert set(vars(fitted)) == before - {"feature_names_in_"} | {"_skl_callbacks"}
+
+
+class WithAnOption(NormalVAETransformer):
+    note = "of the class"
+
+
+def test_an_attribute_that_hides_one_of_the_class_is_no_damage(digits):
+    estimator = WithAnOption(**make(NormalVAETransformer).get_params()).fit(digits)
+    estimator.note = "of the instance"
+    assert copy.deepcopy(estimator).note == "of the instance"
+    estimator.__dict__["transform"] = None
+    with pytest.raises(ValueError, match="The file is damaged: it has 'transform'"):
+        copy.deepcopy(estimator)

@@ -4,10 +4,11 @@ import contextlib
 import inspect
 import math
 import sys
+import types
 import warnings
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +29,19 @@ __all__ = [
     "check_rows",
     "check_nothing_hidden",
     "enough_memory",
+    "features_seen",
     "image_dimensions",
     "in_memory",
     "labels_as_array",
     "layer_sizes",
     "resolve_device",
     "spawn_seeds",
+    "twin_of",
     "warn_user",
     "with_defaults",
 ]
+
+T = TypeVar("T")
 
 # The largest number that float32 holds.
 LARGEST = float(np.finfo(np.float32).max)
@@ -55,11 +60,27 @@ def warn_user(message: str, category: type[Warning]) -> None:
 
 def check_nothing_hidden(estimator: object, state: dict[str, Any]) -> None:
     """Raise ValueError when a stored state would hide a method or a property of its class."""
-    hidden = [name for name in state if hasattr(type(estimator), name)]
+    kinds = types.FunctionType, property, classmethod, staticmethod
+    hidden = [name for name in state if isinstance(inspect.getattr_static(type(estimator), name, None), kinds)]
     if hidden:
         raise ValueError(
             f"The file is damaged: it has {hidden[0]!r} in the place of what a {type(estimator).__name__} calls so."
         )
+
+
+def twin_of(estimator: T) -> T:
+    """Return a copy of an estimator for checks of data to note names and numbers of features in.
+
+    The estimator itself gets them when its fit is over: until then another thread may be using the fitted model.
+    """
+    twin = object.__new__(type(estimator))
+    twin.__dict__.update(estimator.__dict__)
+    return twin
+
+
+def features_seen(twin: object) -> dict[str, Any]:
+    """Return the attributes that the check of training data has set."""
+    return {name: value for name, value in vars(twin).items() if name in ("n_features_in_", "feature_names_in_")}
 
 
 def with_defaults(estimator: object, state: dict[str, Any]) -> dict[str, Any]:

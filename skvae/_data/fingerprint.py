@@ -1,6 +1,6 @@
 """Fingerprints: a short text that differs for different parameters, data or models; and the identity of a fit."""
 
-import enum
+import dis
 import functools
 import hashlib
 import inspect
@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -18,13 +19,16 @@ from skvae._version import __version__
 
 __all__ = ["Identity", "fingerprint"]
 
-# What these packages define belongs to their version, and is told apart by its name.
-_PACKAGES = {"joblib", "numpy", "scipy", "skorch", "sklearn", "skvae", "torch", *sys.stdlib_module_names}
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, torch.dtype, torch.device)
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, torch.dtype, torch.device)
-
-# What Python notes of a class, and what says nothing of what it does.
-_NOT_OF_A_CLASS = {"__abstractmethods__", "__doc__", "__firstlineno__", "__module__", "_abc_impl"}
+# What is told apart by its name, and by what it does where it is the user's own.
+_CODE = (
+    type,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+)
 
 # What torch keeps in a module; weights, buffers and layers are gone through one by one.
 _OF_TORCH = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
@@ -71,11 +75,12 @@ def _parts_of_kind(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
             yield from _parts_of_tensor(value)
         case torch.nn.Module():
             yield from _parts_of_module(value, seen)
-        case type() | types.FunctionType() | types.BuiltinFunctionType():
+        case _ if isinstance(value, _CODE):
             yield from _parts_of_code(value, seen)
-        case enum.Enum():
-            yield from _parts(type(value), seen)
-            yield repr((value.name, value.value)).encode()
+        case types.ModuleType():
+            yield value.__name__.encode()
+            if not _is_of_a_package(value.__name__):
+                yield inspect.getsource(value).encode()
         case set() | frozenset():
             yield from sorted(b"".join(_parts(item, dict(seen))) for item in value)
         case tuple() | list() | dict():
@@ -87,8 +92,6 @@ def _parts_of_kind(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 
 def _content(value: Any) -> Any:
     """Return what tells an object from others of its class, and the class."""
-    if isinstance(value, np.random.RandomState):
-        return value.get_state(legacy=False)
     if isinstance(value, torch.Generator):
         return value.get_state().numpy()
     if isinstance(value, functools.partial):
@@ -97,11 +100,17 @@ def _content(value: Any) -> Any:
         return value.__func__, value.__self__
     if isinstance(value, weakref.ReferenceType):
         return value()
-    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()) if hasattr(value, name)]
-    attributes = getattr(value, "__dict__", {}) | {name: getattr(value, name) for name in slots}
-    if not attributes and _is_of_a_package(type(value)):
-        raise TypeError(f"a {type(value).__name__}, {value!r:.100}, cannot be told from another one")
-    return type(value), attributes
+    if not _is_of_a_package(type(value).__module__):
+        slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()) if hasattr(value, name)]
+        return type(value), getattr(value, "__dict__", {}) | {name: getattr(value, name) for name in slots}
+    try:
+        return type(value).__qualname__, joblib.hash(value)
+    except Exception as error:  # pickling fails in many ways
+        if " at 0x" not in repr(value):
+            return type(value).__qualname__, repr(value)
+        if getattr(value, "__dict__", None):
+            return type(value).__qualname__, vars(value)
+        raise TypeError(f"a {type(value).__name__}, {value!r:.100}, cannot be told from another one") from error
 
 
 def _parts_of_array(array: Any, seen: dict[int, Any]) -> Iterator[bytes]:
@@ -116,7 +125,9 @@ def _parts_of_array(array: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 
 
 def _parts_of_tensor(tensor: torch.Tensor) -> Iterator[bytes]:
-    yield f"{tensor.dtype} {tensor.requires_grad};".encode()
+    yield f"{tensor.dtype} {tensor.layout} {tensor.requires_grad};".encode()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     if not torch.nn.parameter.is_lazy(tensor):
         yield f"{tuple(tensor.shape)};".encode()
         yield tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
@@ -126,9 +137,15 @@ def _parts_of_module(module: torch.nn.Module, seen: dict[int, Any]) -> Iterator[
     """Yield what a module computes with: its class, its weights and buffers, its layers, and all other attributes."""
     yield from _parts(type(module), seen)
     # The caches of this library's networks say nothing.
-    of_library = type(module).__module__.split(".")[0] == "skvae"
-    attributes = {"config": getattr(module, "config", None)} if of_library else vars(module)
-    yield from _parts({key: item for key, item in attributes.items() if key not in _OF_TORCH and item != {}}, seen)
+    of_library = type(module).__module__.split(".")[0] == "skvae" and hasattr(module, "config")
+    attributes: dict[str, Any] = {"config": module.config} if of_library else vars(module)
+    for name, value in attributes.items():
+        is_empty = isinstance(value, dict) and not value
+        # Hooks into saving and loading compute nothing.
+        if name not in _OF_TORCH and "state_dict" not in name and not is_empty:
+            # torch numbers hooks as they come.
+            is_hooks = name.startswith("_") and "hooks" in name and isinstance(value, dict)
+            yield from _parts((name, list(value.values()) if is_hooks else value), seen)
     for kind in ("_parameters", "_buffers", "_modules"):
         yield from _parts(dict(vars(module)[kind]), seen)
     if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
@@ -137,31 +154,43 @@ def _parts_of_module(module: torch.nn.Module, seen: dict[int, Any]) -> Iterator[
 
 def _parts_of_code(code: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     """Yield the name of a function or a class, and of the user's own what it does and whatever that refers to."""
-    yield f"{code.__module__}.{code.__qualname__};".encode()
-    if _is_of_a_package(code):
+    yield f"{getattr(code, '__module__', None)}.{code.__qualname__};".encode()
+    # What exec has made says that it belongs to builtins too.
+    is_heap_type = isinstance(code, type) and bool(code.__flags__ & 1 << 9)
+    is_python = is_heap_type or isinstance(code, types.FunctionType)
+    if not is_python or (code.__module__ != "builtins" and _is_of_a_package(code.__module__)):
         return
     if isinstance(code, type):
         yield from _parts(code.__bases__, seen)
         for name, member in vars(code).items():
-            member = getattr(member, "fget", getattr(member, "__func__", member))
-            if not inspect.isdatadescriptor(member) and name not in _NOT_OF_A_CLASS:
+            for wrapped in ("fget", "func", "__func__"):
+                member = getattr(member, wrapped, member)
+            # Python keeps notes of its own in a class under such names.
+            is_note = (name.startswith("__") and not isinstance(member, types.FunctionType)) or name == "_abc_impl"
+            if not is_note and not inspect.isdatadescriptor(member):
                 yield from _parts((name, member), seen)
-    elif isinstance(code, types.FunctionType):
+    else:
         yield from _parts_of_bytecode(code.__code__, seen)
         yield from _parts((code.__defaults__, code.__kwdefaults__), seen)
-        yield from _parts([cell.cell_contents for cell in code.__closure__ or ()], seen)
-        for name in _names(code.__code__):
-            value = code.__globals__.get(name)
-            if not isinstance(value, types.ModuleType):
-                yield from _parts((name, value), seen)
+        for cell in code.__closure__ or ():
+            yield from _parts(_cell_contents(cell), seen)
+        for name, value in _globals_of(code.__code__, code.__globals__):
+            yield from _parts((name, value), seen)
 
 
-def _is_of_a_package(code: Any) -> bool:
-    """Return whether a class or a function is not the user's own."""
-    if code.__module__ == "builtins":  # what exec has made says so too
-        is_heap_type = isinstance(code, type) and bool(code.__flags__ & 1 << 9)
-        return not (is_heap_type or isinstance(code, types.FunctionType))
-    return str(code.__module__).split(".")[0] in _PACKAGES
+def _is_of_a_package(module_name: Any) -> bool:
+    """Return whether what a module defines is Python's own, or that of an installed package."""
+    top = str(module_name).split(".")[0]
+    path = getattr(sys.modules.get(top), "__file__", None) or ""
+    return top in sys.stdlib_module_names or top == "skvae" or "site-packages" in path or "dist-packages" in path
+
+
+def _cell_contents(cell: types.CellType) -> Any:
+    """Return what a closure refers to, or nothing where that is not there yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _parts_of_bytecode(code: types.CodeType, seen: dict[int, Any]) -> Iterator[bytes]:
@@ -175,17 +204,23 @@ def _parts_of_bytecode(code: types.CodeType, seen: dict[int, Any]) -> Iterator[b
             yield from _parts(constant, seen)
 
 
-def _names(code: types.CodeType) -> list[str]:
-    """Return the names that a code object, and those within it, look up."""
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
-    return [*code.co_names, *inner]
+def _globals_of(code: types.CodeType, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names that a code object, and those within it, look up or import, and what they stand for."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") and instruction.argval in namespace:
+            yield instruction.argval, namespace[instruction.argval]
+        elif instruction.opname == "IMPORT_NAME":
+            yield instruction.argval, sys.modules.get(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _globals_of(constant, namespace)
 
 
 def _named_fingerprint(name: str, value: Any) -> str:
     """Return the fingerprint of a parameter, or raise an error that names it."""
     try:
         return fingerprint(value)
-    except TypeError as error:
+    except Exception as error:  # whatever an object of the user's own does when it is looked at
         raise ValueError(
             f"{name} cannot be compared with what it was in an earlier fit or in another process: {error}. Keep such a "
             f"thing out of the attributes of your module, or fit without checkpoint and in one process."

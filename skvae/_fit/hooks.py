@@ -153,9 +153,12 @@ class Callbacks(Hook):
         The training data.
     y : array-like or None
         The target. Callbacks score only when there is one, so zeros replace None.
+    features : dict of str to object
+        The attributes that say what features `X` has.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any) -> None:
+    def __init__(self, estimator: Any, X: Any, y: Any, features: dict[str, Any]) -> None:
+        self._features = features
         self._estimator, self._arguments = estimator, {"X": X, "y": functools.partial(np.zeros, len(X))}
         if y is not None:
             self._arguments["y"] = y
@@ -181,7 +184,8 @@ class Callbacks(Hook):
 
     def _snapshot(self, run: Run) -> dict[str, Any]:
         """Return the fitted attributes as they would be if training stopped now, with a model of their own."""
-        return run.results() | {"module_": copy.deepcopy(run.model)}
+        # It is set on a copy of the estimator, which may have names from an earlier fit.
+        return {"feature_names_in_": None} | run.results() | self._features | {"module_": copy.deepcopy(run.model)}
 
     def end_fit(self) -> None:
         """End the task of the whole fit; the estimator has its fitted attributes."""
@@ -213,7 +217,8 @@ class Saving(Hook):
 
     def seeds(self, random_state: Any) -> Seeds:
         """Return the seeds in the checkpoint, or new ones."""
-        self._seeds = Seeds.draw(random_state) if self._saved is None else Seeds(**self._saved["seeds"])
+        drawn = Seeds.draw(random_state)  # in any case, so that a RandomState goes on as in a fit from the start
+        self._seeds = drawn if self._saved is None else Seeds(**self._saved["seeds"])
         return self._seeds
 
     def restore(self, run: Run) -> None:

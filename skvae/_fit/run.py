@@ -183,6 +183,11 @@ class Run:
             When the loss, a weight, or what the model makes of a training row is no longer finite.
         """
         self.n_epochs = n_epochs
+        if self._normalizes and min(self.batch_size, len(rows)) == 1:
+            raise ValueError(
+                f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
+                f"batch_size={self.batch_size} and {len(rows)} rows. Give more of them, or a module without BatchNorm."
+            )
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
                 hook.begin_run(self)

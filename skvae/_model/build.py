@@ -7,11 +7,10 @@ import torch
 from skvae._data.checks import image_dimensions, layer_sizes
 from skvae._data.rows import Units
 from skvae._model.networks import make_decoder, make_encoder
-from skvae._model.stored import copy_weights
 from skvae._model.vae import VAE
 from skvae.likelihoods import Likelihood
 
-__all__ = ["build_vae"]
+__all__ = ["build_vae", "make_likelihood"]
 
 
 def build_vae(
@@ -73,7 +72,7 @@ def build_vae(
     )
     if fitted is not None:
         try:
-            vae.load_state_dict(copy_weights(fitted.state_dict()), assign=True)
+            vae.load_state_dict(fitted.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"{type(estimator).__name__} cannot go on from its fitted weights, because a parameter that shapes the "
@@ -81,3 +80,39 @@ def build_vae(
                 f"Put it back, or start anew with warm_start=False and fit. {error}"
             ) from error
     return vae
+
+
+def make_likelihood(estimator: Any, n_features: int) -> Likelihood:
+    """Return the likelihood of an estimator, after a trial that it returns what it should.
+
+    Raises
+    ------
+    ValueError
+        When it does not.
+    """
+    likelihood = estimator.make_likelihood()
+    kind = type(likelihood).__name__
+    if not isinstance(likelihood, Likelihood):
+        raise ValueError(f"make_likelihood must return a skvae.likelihoods.Likelihood; it returned a {kind}.")
+    if not isinstance(likelihood.n_parameters, int) or likelihood.n_parameters < 1:
+        raise ValueError(f"{kind}.n_parameters must be a positive integer; got {likelihood.n_parameters!r}.")
+    # Rows beside their parameters, as in training; and beside those of several latent points each, as in scores.
+    for x_shape, batch_shape in (((2, n_features), (2,)), ((2, 1, n_features), (2, 3))):
+        x = torch.full(x_shape, 0.5, dtype=torch.float32, device="cpu")
+        shape = *batch_shape, likelihood.n_parameters * n_features
+        parameters = torch.zeros(shape, dtype=torch.float32, device="cpu")
+        expected = *batch_shape, n_features
+        for call, inputs in (("log_prob", (x, parameters)), ("mean", (parameters,))):
+            given = f"for x of shape {x_shape} and parameters of shape {shape}"
+            try:
+                with torch.no_grad():
+                    output = getattr(likelihood, call)(*inputs)
+            except Exception as error:
+                raise ValueError(f"{kind}.{call} raised {error!r} {given}.") from error
+            got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            if got != expected:
+                raise ValueError(
+                    f"{kind}.{call} must return a tensor of shape {expected}, a number for each entry, {given}; it "
+                    f"returned {got}."
+                )
+    return likelihood

@@ -273,6 +273,14 @@ def _make_user_module(
     return copied
 
 
+def _with_weights(network: Network, generator: torch.Generator | None) -> Network:
+    """Return the network with weights from `generator`, or without one with memory for weights to be loaded."""
+    if generator is None:
+        return network.to_empty(device="cpu")
+    network.initialize(generator)
+    return network
+
+
 def make_encoder(
     encoder: str | nn.Module,
     n_features: int,
@@ -303,9 +311,7 @@ def make_encoder(
         if is_conv and image_shape is not None
         else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, "relu", dropout)
     )
-    if generator is not None:
-        network.initialize(generator)
-    return network
+    return _with_weights(network, generator)
 
 
 def make_decoder(
@@ -328,6 +334,4 @@ def make_decoder(
     if isinstance(decoder, nn.Module):
         return _make_user_module("decoder", decoder, n_components, n_outputs, generator)
     network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout)
-    if generator is not None:
-        network.initialize(generator)
-    return network
+    return _with_weights(network, generator)
