@@ -157,8 +157,8 @@ def test_threads_of_a_dask_worker_without_nanny(data):
         (["search_on_a_cluster.py", "ray", "--epochs", "2", "--runs", "1"], "The same scores everywhere."),
         (["ray_batches.py"], r"1797 rows, the largest difference to one process is (0\.0e\+00|\d\.\de-0[678])"),
         (
-            ["larger_than_memory.py", "--files", "9", "--megabytes", "220", "--epochs", "1"],
-            "259 MB of data, 220 MB for it; fit in memory: False",
+            ["larger_than_memory.py", "--files", "10", "--megabytes", "250", "--epochs", "1"],
+            "288 MB of data, 250 MB for it; fit in memory: False",
         ),
     ],
     ids=["dask", "ray", "ray_batches", "larger_than_memory"],
