@@ -139,7 +139,8 @@ class Likelihood(nn.Module):
         x : Tensor of shape (..., n_features)
             Rows in the units of the likelihood.
         parameters : Tensor of shape (..., n_parameters * n_features), float32
-            What the decoder puts out, which the result may be differentiated by.
+            What the decoder puts out, which the result may be differentiated by. Its leading axes may be longer than
+            those of `x`, as in broadcasting: scores take each row at several latent points.
 
         Returns
         -------

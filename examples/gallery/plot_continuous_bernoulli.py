@@ -52,7 +52,7 @@ class BernoulliLikelihood(ContinuousBernoulliLikelihood):
     """Bernoulli likelihood, of gray values that it was not made for. Its range is that of its parent."""
 
     def log_prob(self, x, logits):
-        return -binary_cross_entropy_with_logits(logits, x, reduction="none")
+        return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
 
     def mean(self, logits):
         return logits.sigmoid()
