@@ -2,12 +2,14 @@
 
 import re
 
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn
 import torch
+from PIL import Image
 from skorch.helper import SliceDataset
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
@@ -402,17 +404,16 @@ def test_classifiers_read_array_likes(digits, classifier_class, kind):
 
 
 def test_a_picture_is_its_rows():
-    image = pytest.importorskip("PIL.Image")
     X = np.random.RandomState(0).randint(256, size=(30, 16)).astype(np.uint8)
-    picture = image.fromarray(X)
+    picture = Image.fromarray(X)
     fitted = make(NormalVAETransformer).fit(picture, X_val=picture)
     assert bits(fitted, picture) == bits(make(NormalVAETransformer).fit(X, X_val=X), X)
     with pytest.raises(ValueError, match=r"X has shape \(30, 4, 4\).*np.reshape\(X, \(len\(X\), -1\)\)"):
-        fitted.fit([image.fromarray(row.reshape(4, 4)) for row in X])
+        fitted.fit([Image.fromarray(row.reshape(4, 4)) for row in X])
 
 
 def in_other_floats(name):
-    return np.ones((5, 64)).astype(getattr(pytest.importorskip("ml_dtypes"), name))
+    return np.ones((5, 64)).astype(getattr(ml_dtypes, name))
 
 
 STACK = "np.stack([row for row, *_ in dataset])"
