@@ -122,6 +122,25 @@ def test_children_forked_beside_fits_do_not_hang():
     subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
 
 
+IMPORTS = """
+import sys
+from sklearn.datasets import load_digits
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+
+X = load_digits().data[:100]
+before = set(sys.modules)
+for estimator_class in (NormalVAETransformer, ContinuousBernoulliVAETransformer):
+    estimator_class(2, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X)
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_fit_imports_nothing():
+    """A child that is forked while another thread imports a module waits for that module forever."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True)
+    assert not done.stdout.split()
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
 def test_ctrl_c_within_a_minibatch(estimator_class, digits):
     """One epoch of many minibatches: the interruption comes in its middle, and its end is not waited for."""

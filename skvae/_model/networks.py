@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,20 @@ class Network(StoredModule):
     n_outputs: int
     width: int
 
+    def allocate(self) -> Self:
+        """Give the weights memory on the CPU, with nothing meant in it.
+
+        `to_empty` would do, but it imports sympy: most of a second, and a forked child that waits for the import of
+        another thread waits forever.
+        """
+        for layer in self.modules():
+            for name, parameter in layer.named_parameters(recurse=False):
+                setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")))
+        return self
+
     def initialize(self, generator: torch.Generator) -> None:
         """Draw Glorot-uniform weights and set the biases to zero, on the CPU."""
-        self.to_empty(device="cpu")
+        self.allocate()
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -276,7 +287,7 @@ def _make_user_module(
 def _with_weights(network: Network, generator: torch.Generator | None) -> Network:
     """Return the network with weights from `generator`, or without one with memory for weights to be loaded."""
     if generator is None:
-        return network.to_empty(device="cpu")
+        return network.allocate()
     network.initialize(generator)
     return network
 

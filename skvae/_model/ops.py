@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -177,7 +178,7 @@ def normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
     if _private_log_sigmoid_forward is None or _private_log_sigmoid_backward is None or x.requires_grad:
         return plain_normal_log_prob(x, parameters, min_scale)
     if x.shape[:-1] != parameters.shape[:-1]:
-        batch_shape = torch.broadcast_shapes(x.shape[:-1], parameters.shape[:-1])
+        batch_shape = np.broadcast_shapes(x.shape[:-1], parameters.shape[:-1])
         parameters = parameters.expand(*batch_shape, parameters.shape[-1])
     return _NormalLogProb.apply(x, parameters, min_scale)
 
