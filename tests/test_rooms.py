@@ -19,7 +19,7 @@ ROOMS = {
     "_data.checks": {"numpy", "sklearn", "torch"},
     "_data.rows": {"numpy", "torch"},
     "_data.fingerprint": {"joblib", "numpy", "torch"},
-    "_model.ops": {"torch"},
+    "_model.ops": {"numpy", "torch"},
     "_kl": {"torch"},
     "distributions": {"torch"},
     "_model.noise": {"numpy", "torch"},
