@@ -11,7 +11,7 @@ from torch import nn
 
 from skvae._base import BaseVAETransformer
 from skvae._data.checks import LARGEST, check_range
-from skvae._sklearn import Interval
+from skvae._sklearn import Interval, StrOptions
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
 __all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
@@ -140,10 +140,11 @@ class NormalVAETransformer(BaseVAETransformer):
     _parameter_constraints: dict[str, list[Any]] = {
         **BaseVAETransformer._parameter_constraints,
         "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
+        "noise": [StrOptions({"feature", "shared", "network"})],
     }
 
     _posterior_scale = "log_variance"
-    _activation = "sigmoid"
+    _activation = "relu"
 
     def __init__(
         self,
@@ -153,12 +154,17 @@ class NormalVAETransformer(BaseVAETransformer):
         decoder: str | nn.Module = "dense",
         hidden_layer_sizes: int | Sequence[int] = (128,),
         dropout: float = 0.0,
+        init: str = "pca",
         image_shape: Sequence[int] | None = None,
-        min_scale: float = 0.4,
+        noise: str = "feature",
+        prior: str = "mixture",
+        min_scale: float = 0.02,
         beta: float = 1.0,
-        learning_rate_init: float = 1e-3,
-        batch_size: int = 128,
-        max_iter: int = 200,
+        learning_rate: str = "cosine",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float | str = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int | None = None,
         clip_value: float | None = 2.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -175,10 +181,15 @@ class NormalVAETransformer(BaseVAETransformer):
         self.decoder = decoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.init = init
         self.image_shape = image_shape
+        self.noise = noise
+        self.prior = prior
         self.min_scale = min_scale
         self.beta = beta
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.clip_value = clip_value
@@ -192,15 +203,20 @@ class NormalVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def make_likelihood(self) -> Likelihood:
+    def make_likelihood(self, n_features: int) -> Likelihood:
         """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the data.
 
         Returns
         -------
         NormalLikelihood
             A new one each time.
         """
-        return NormalLikelihood(float(self.min_scale))
+        return NormalLikelihood(float(self.min_scale), n_features, noise=self.noise)
 
 
 class ContinuousBernoulliVAETransformer(BaseVAETransformer):
@@ -338,12 +354,16 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         decoder: str | nn.Module = "dense",
         hidden_layer_sizes: int | Sequence[int] = (512, 512),
         dropout: float = 0.1,
+        init: str = "pca",
         image_shape: Sequence[int] | None = None,
+        prior: str = "mixture",
         data_range: Sequence[float] | None = None,
         beta: float = 1.0,
-        learning_rate_init: float = 1e-3,
-        batch_size: int = 128,
-        max_iter: int = 200,
+        learning_rate: str = "cosine",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float | str = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int | None = None,
         clip_value: float | None = 2.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -360,10 +380,14 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.decoder = decoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.init = init
         self.image_shape = image_shape
+        self.prior = prior
         self.data_range = data_range
         self.beta = beta
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.clip_value = clip_value
@@ -377,8 +401,13 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def make_likelihood(self) -> Likelihood:
+    def make_likelihood(self, n_features: int) -> Likelihood:
         """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the data.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from skvae._model.networks import make_decoder, make_encoder
 from skvae._model.vae import VAE
 from skvae.likelihoods import Likelihood
 
-__all__ = ["build_vae", "make_likelihood"]
+__all__ = ["begins_at_linear_model", "build_vae", "make_likelihood"]
 
 
 def build_vae(
@@ -41,6 +41,7 @@ def build_vae(
     """
     n_components = int(estimator.n_components)
     hidden_layer_sizes = layer_sizes(estimator.hidden_layer_sizes)
+    has_path = begins_at_linear_model(estimator)
     # Weights are drawn only where there are none to go on from.
     generator = torch.Generator("cpu").manual_seed(seed) if fitted is None else None
     encoder = make_encoder(
@@ -50,6 +51,7 @@ def build_vae(
         image_shape=image_dimensions(estimator.image_shape, n_features),
         hidden_layer_sizes=hidden_layer_sizes,
         dropout=estimator.dropout,
+        n_path=n_components if has_path else 0,
         generator=generator,
     )
     decoder = make_decoder(
@@ -59,6 +61,7 @@ def build_vae(
         hidden_layer_sizes=hidden_layer_sizes,
         activation=estimator._activation,
         dropout=estimator.dropout,
+        n_path=n_features if has_path else 0,
         generator=generator,
     )
     vae = VAE(
@@ -82,6 +85,12 @@ def build_vae(
     return vae
 
 
+def begins_at_linear_model(estimator: Any) -> bool:
+    """Return whether the parameters of an estimator ask for a linear path, which modules of a user's own do not have."""
+    is_own = isinstance(estimator.encoder, torch.nn.Module) or isinstance(estimator.decoder, torch.nn.Module)
+    return estimator.init == "pca" and not is_own
+
+
 def make_likelihood(estimator: Any, n_features: int) -> Likelihood:
     """Return the likelihood of an estimator, after a trial that it returns what it should.
 
@@ -90,7 +99,7 @@ def make_likelihood(estimator: Any, n_features: int) -> Likelihood:
     ValueError
         When it does not.
     """
-    likelihood = estimator.make_likelihood()
+    likelihood = estimator.make_likelihood(n_features)
     kind = type(likelihood).__name__
     if not isinstance(likelihood, Likelihood):
         raise ValueError(f"make_likelihood must return a skvae.likelihoods.Likelihood; it returned a {kind}.")
