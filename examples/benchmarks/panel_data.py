@@ -231,13 +231,13 @@ def skewed():
 
 
 LOADERS = {
-    "iris": partial(from_scikit_learn, "iris", 2),
+    "iris": partial(from_scikit_learn, "iris", 2, standardized=True),
     "wine, raw": partial(from_scikit_learn, "wine", 5),
     "wine": partial(from_scikit_learn, "wine", 5, standardized=True),
     "breast cancer, raw": partial(from_scikit_learn, "breast_cancer", 5),
     "breast cancer": partial(from_scikit_learn, "breast_cancer", 5, standardized=True),
     "malignant tumors": malignant,
-    "diabetes": partial(from_scikit_learn, "diabetes", 4, labeled=False),
+    "diabetes": partial(from_scikit_learn, "diabetes", 4, labeled=False, standardized=True),
     "digits": partial(from_scikit_learn, "digits", 10),
     "photographs": patches,
     "Fashion-MNIST": fashion_mnist,
