@@ -48,8 +48,8 @@ __all__ = ["BaseVAETransformer"]
 class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     """Base class of the VAE transformers.
 
-    A subclass has a signature, a docstring, `make_likelihood`, and two attributes: `_posterior_scale`, how the encoder
-    gives the posterior's standard deviation, and `_activation`, that of the decoder's hidden layers.
+    A subclass has a signature, a docstring, `make_likelihood`, and the attribute `_posterior_scale`: how the encoder
+    gives the posterior's standard deviation.
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
@@ -80,7 +80,6 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     }
 
     _posterior_scale: str
-    _activation: str
 
     module_: VAE
     _continuation: dict[str, Any]
@@ -231,9 +230,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             if fitted is None and begins_at_linear_model(self):
                 begin_at(vae, LinearModel.fit(rows, vae, seeds.split, group.part, group.sum))
             plan = Plan.of_partial_fit(self, len(X))
-            run = Run(
-                vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))]
-            )
+            run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))])
             if hasattr(self, "_continuation"):
                 run.load_continuation(self._continuation)
             run.train(rows)
@@ -452,8 +449,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         if not finite.all():
             raise ValueError(
                 f"{what} is not finite for row {int(finite.argmin())}: its values are out of proportion to the "
-                f"training data, which {type(self).__name__} maps by (x - shift_) / scale_ with scale_={units.scale:.6g}. "
-                f"Look for extreme values."
+                f"training data, which {type(self).__name__} maps by (x - shift_) / scale_ with "
+                f"scale_={units.scale:.6g}. Look for extreme values."
             )
 
     # Facts about the estimator
@@ -467,6 +464,15 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def scale_(self) -> float:
         """The scale of the units in which the likelihood works."""
         return self.module_.units.scale
+
+    @property
+    def noise_variance_(self) -> float | NDArray[np.float64]:
+        """The variance of the data around the decoded mean, in the units of the data, where it is one of the model."""
+        scale = getattr(self.module_.likelihood, "scale", None)
+        if scale is None:
+            raise AttributeError(f"The noise of this {type(self).__name__} is different from row to row.")
+        variance = np.square(scale.detach().cpu().numpy().astype(np.float64) * self.scale_)
+        return float(variance) if variance.ndim == 0 else variance
 
     @property
     def prior_(self) -> GaussianMixture | None:

@@ -144,7 +144,6 @@ class NormalVAETransformer(BaseVAETransformer):
     }
 
     _posterior_scale = "log_variance"
-    _activation = "relu"
 
     def __init__(
         self,
@@ -344,7 +343,6 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     }
 
     _posterior_scale = "softplus"
-    _activation = "relu"
 
     def __init__(
         self,

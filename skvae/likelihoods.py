@@ -26,11 +26,37 @@ _NAMES = {"train": "X", "continue": "X", "validate": "X_val", "use": "X"}
 
 Purpose = Literal["train", "continue", "validate", "use"]
 
+# How many times as much as a quarter of the features the one that varies most may vary without a warning.
+_LARGEST_RATIO = 100
+
+# How far data to go on training with may lie from those that the units come from, in these units, without a warning.
+_LARGEST_DISTANCE = 10
+
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
 
 # How far a learned range reaches beyond the data, as a share of their range.
 _MARGIN = 0.01
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    largest = float(values.max()) or 1.0
+    return largest * float(np.sqrt(np.square(values / largest).mean()))
+
+
+def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
+    """Warn when a quarter of the features that vary are hardly seen beside the one that varies most."""
+    varying = spread[spread > 0]
+    if len(varying) == 0:
+        return
+    quarter, largest = float(np.quantile(varying, 0.25)), float(varying.max())
+    if largest > _LARGEST_RATIO * quarter:
+        warn_user(
+            f"Column {int(spread.argmax())} of X has a standard deviation of {largest:.3g}, a quarter of the columns "
+            f"one of {quarter:.3g} or less. Beside it the model hardly sees them. Put a StandardScaler ahead of the "
+            f"VAE, and look for extreme values in that column.",
+            UserWarning,
+        )
 
 
 class Likelihood(nn.Module):
@@ -99,10 +125,16 @@ class Likelihood(nn.Module):
         Returns
         -------
         Units
-            By default ``(x - shift) / scale`` with the mean of each feature, and the root mean square of what is left of
-            all training entries.
+            By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
+
+        Warns
+        -----
+        UserWarning
+            By default when the features differ by orders of magnitude.
         """
-        return Units(*center_and_spread(X, index))
+        mean, spread = center_and_spread(X, index)
+        _warn_of_different_scales(spread)
+        return Units(mean, _root_mean_square(spread) or 1.0)
 
     def begin_at(self, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
@@ -147,8 +179,24 @@ class Likelihood(nn.Module):
         ------
         ValueError
             By default when an entry is too large for float32.
+
+        Warns
+        -----
+        UserWarning
+            By default when data to go on training with are far from those that the units come from.
         """
         check_float32(X, _NAMES[purpose])
+        if purpose != "continue":
+            return
+        mean, spread = center_and_spread(X)
+        distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
+        if distance > _LARGEST_DISTANCE:
+            warn_user(
+                f"The rows of X are {distance:.3g} times as far from shift_ as scale_={units.scale:.3g} says, which an "
+                f"earlier call has learned. The model was made for data that are nothing like them. Begin with rows "
+                f"that are like the later ones, or scale all of them ahead of the VAE.",
+                UserWarning,
+            )
 
     def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
         """Return which rows can come out of the model; the others have the density 0.
@@ -265,7 +313,7 @@ class NormalLikelihood(StoredModule, Likelihood):
         noise = self.config["noise"]
         if noise == "network":
             return None
-        raw = self.level if noise == "shared" else self.level + self.offsets
+        raw = self.level if noise == "shared" else self.level + self.get_buffer("offsets")
         return self.config["min_scale"] - logsigmoid(-raw)
 
     def begin_at(self, noise_variance: float) -> Tensor:
@@ -299,7 +347,7 @@ class NormalLikelihood(StoredModule, Likelihood):
             the posterior, in the units of the likelihood.
         """
         if self.calibrates:
-            self.offsets.copy_(self._raw(mean_squares) - self.level.detach())
+            self.get_buffer("offsets").copy_(self._raw(mean_squares) - self.level.detach())
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""

@@ -13,7 +13,17 @@ from torch import Tensor
 
 from skvae._data.checks import LARGEST
 
-__all__ = ["Batch", "Rows", "Units", "as_tensor", "blocks", "center_and_spread", "check_float32", "extent", "split_rows"]
+__all__ = [
+    "Batch",
+    "Rows",
+    "Units",
+    "as_tensor",
+    "blocks",
+    "center_and_spread",
+    "check_float32",
+    "extent",
+    "split_rows",
+]
 
 # Entries in one block of data that is read to learn something of all of it.
 _BLOCK_ENTRIES = 1 << 16
@@ -295,10 +305,12 @@ def check_float32(X: NDArray[Any], name: str) -> None:
         extent(X, name=name)
 
 
-def center_and_spread(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> tuple[NDArray[np.float64], float]:
-    """Return the mean of each column, and the root mean square of what is left; 1 if nothing is.
+def center_and_spread(
+    X: NDArray[Any], index: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column, computed in float64, a few rows at a time.
 
-    Both are computed in float64, a few rows at a time.
+    Those of a constant column are the constant and 0, to the last bit.
     """
     extent(X, index)
     n_rows = len(X) if index is None else len(index)
@@ -306,13 +318,12 @@ def center_and_spread(X: NDArray[Any], index: NDArray[np.intp] | None = None) ->
     for block in blocks(X, index):
         mean += np.sum(block, axis=0, dtype=np.float64) / n_rows
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-    mean = np.clip(mean, low, high)  # that of a constant column is the constant, to the last bit
-    spread = float((high - low).max())
-    if spread == 0:
-        return mean, 1.0
-    deviations = (np.subtract(block, mean, dtype=np.float64) / spread for block in blocks(X, index))
-    squares = math.fsum(np.square(deviation).sum() for deviation in deviations)
-    return mean, spread * math.sqrt(squares / (n_rows * X.shape[1]))
+    mean = np.clip(mean, low, high)
+    largest = float((high - low).max()) or 1.0
+    squares = np.zeros(X.shape[1])
+    for block in blocks(X, index):
+        squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
+    return mean, largest * np.sqrt(squares / n_rows)
 
 
 def split_rows(n_samples: int, n_aside: int, seed: int) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:

@@ -118,8 +118,8 @@ class CheckComponents(Hook):
         n_useful = min(run.model.n_components, run.model.n_features, len(self._rows) - 1)
         if 2 * n_active < n_useful:
             warn_user(
-                f"{n_active} of {run.model.n_components} components are active: the others say nothing of the rows, and "
-                f"their posterior is the prior. Scale the columns, choose fewer n_components, a smaller min_scale or "
+                f"{n_active} of {run.model.n_components} components are active. The others have collapsed: they say "
+                f"nothing of the rows. Scale the columns, choose fewer n_components, a smaller min_scale or "
                 f"beta, or more epochs (max_iter).",
                 UserWarning,
             )

@@ -84,8 +84,8 @@ class EarlyStopping(Hook):
         run.model.load_state_dict(self._best_weights)
         if not run.stopped:
             warn_user(
-                f"Early stopping did not set in within max_iter={run.plan.n_epochs} epochs: the validation ELBO had not "
-                f"stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
+                f"Early stopping did not set in within max_iter={run.plan.n_epochs} epochs: the validation ELBO had "
+                f"not stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
                 ConvergenceWarning,
             )
 

@@ -177,7 +177,8 @@ class Run:
         if self._normalizes and min(self.plan.batch_size, len(rows)) == 1:
             raise ValueError(
                 f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
-                f"batch_size={self.plan.batch_size} and {len(rows)} rows. Give more of them, or a module without BatchNorm."
+                f"batch_size={self.plan.batch_size} and {len(rows)} rows. Give more of them, or a module without "
+                f"BatchNorm."
             )
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:

@@ -41,7 +41,8 @@ def n_set_aside(estimator: Any, likelihood: Likelihood, n_samples: int) -> int:
     if n_aside >= n_samples:
         raise ValueError(
             f"early_stopping=True sets aside validation_fraction={estimator.validation_fraction} of the rows, which "
-            f"leaves none of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or X_val."
+            f"leaves none of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or "
+            f"X_val."
         )
     return n_aside
 

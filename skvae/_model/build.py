@@ -21,8 +21,8 @@ def build_vae(
     Parameters
     ----------
     estimator : BaseVAETransformer
-        The owner of the parameters. Its attributes `_posterior_scale` and `_activation` say how the encoder gives the
-        posterior's standard deviation, and what the decoder's hidden layers are activated by.
+        The owner of the parameters. Its attribute `_posterior_scale` says how the encoder gives the
+        posterior's standard deviation.
     likelihood : Likelihood
         p(x | z), which says how many outputs the decoder has.
     units : Units
@@ -59,7 +59,6 @@ def build_vae(
         n_components,
         likelihood.n_parameters * n_features,
         hidden_layer_sizes=hidden_layer_sizes,
-        activation=estimator._activation,
         dropout=estimator.dropout,
         n_path=n_features if has_path else 0,
         generator=generator,
@@ -86,7 +85,7 @@ def build_vae(
 
 
 def begins_at_linear_model(estimator: Any) -> bool:
-    """Return whether the parameters of an estimator ask for a linear path, which modules of a user's own do not have."""
+    """Return whether an estimator asks for linear paths, which modules of a user's own do not have."""
     is_own = isinstance(estimator.encoder, torch.nn.Module) or isinstance(estimator.decoder, torch.nn.Module)
     return estimator.init == "pca" and not is_own
 

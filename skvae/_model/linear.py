@@ -1,5 +1,6 @@
 """The linear model that a fit begins at: probabilistic PCA."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -124,9 +125,13 @@ class _Moments:
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(_N_ITERATIONS):
             q = torch.linalg.qr(basis).Q
-            basis = self._mean(lambda x, q=q: x.T @ (x @ q), shape)
+            basis = self._mean(functools.partial(_along, q), shape)
         variances, vectors = torch.linalg.eigh(q.T @ basis)
         return variances, q @ vectors, float(self._mean(lambda x: x.square().sum(), ()))
+
+
+def _along(q: Tensor, x: Tensor) -> Tensor:
+    return x.T @ (x @ q)
 
 
 def begin_at(vae: VAE, linear: LinearModel) -> None:
@@ -138,7 +143,8 @@ def begin_at(vae: VAE, linear: LinearModel) -> None:
     components, noise = linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
     encoder, decoder = vae.encoder, vae.decoder
-    assert isinstance(encoder, Network) and isinstance(decoder, Network)
+    assert isinstance(encoder, Network)
+    assert isinstance(decoder, Network)
     log_variances = -precisions.log()
     raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
     encoder.begin_at(components / (noise * precisions[:, None]), torch.cat([torch.zeros_like(raw), raw]))

@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -19,9 +19,6 @@ from skvae._model.noise import Noise, draw_seed
 from skvae._model.stored import StoredModule
 
 __all__ = ["Conv2d", "ConvEncoder", "DenseNetwork", "Linear", "Network", "UserModule", "make_decoder", "make_encoder"]
-
-# Each activation, in place.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
 
 _N_FILTERS = 32
 
@@ -114,7 +111,7 @@ class Conv2d(_Unset, nn.Conv2d):
 
 
 class DenseNetwork(Network):
-    """Fully connected hidden layers, each with activation and dropout, and a linear layer after them.
+    """Fully connected hidden layers, each with ReLU and dropout, and a linear layer after them.
 
     Parameters
     ----------
@@ -122,8 +119,6 @@ class DenseNetwork(Network):
         Number of columns that go in and come out.
     hidden_layer_sizes : sequence of int
         Width of each hidden layer.
-    activation : {"relu", "sigmoid"}
-        Activation of the hidden layers.
     dropout : float
         Probability with which a hidden unit is zeroed in training.
     n_path : int, default=0
@@ -135,18 +130,14 @@ class DenseNetwork(Network):
         n_inputs: int,
         hidden_layer_sizes: Sequence[int],
         n_outputs: int,
-        activation: str,
         dropout: float,
         n_path: int = 0,
     ) -> None:
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {activation!r}.")
         hidden_layer_sizes = tuple(hidden_layer_sizes)
         super().__init__(
             n_inputs=n_inputs,
             hidden_layer_sizes=hidden_layer_sizes,
             n_outputs=n_outputs,
-            activation=activation,
             dropout=dropout,
             n_path=n_path,
         )
@@ -158,11 +149,11 @@ class DenseNetwork(Network):
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
-        activate, rate = _ACTIVATIONS[self.config["activation"]], self.config["dropout"]
+        rate = self.config["dropout"]
         *hidden, last = cast("list[Linear]", self.layers)
         h = x
         for layer in hidden:
-            h = activate(nn.functional.linear(h, layer.weight, layer.bias))
+            h = torch.relu_(nn.functional.linear(h, layer.weight, layer.bias))
             if rate and noise is not None:
                 h = h * ops.dropout_mask(noise.bits(h.shape), rate)
         return self._add_path(x, nn.functional.linear(h, last.weight, last.bias))
@@ -210,7 +201,7 @@ class ConvEncoder(Network):
         height, width, channels = image_shape
         self.convolution = Conv2d(channels, _N_FILTERS)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
-        self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
+        self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, dropout)
         self.n_inputs, self.n_outputs = height * width * channels, n_outputs
         self.path = Linear(self.n_inputs, n_path, bias=False) if n_path else None
         self.width = max(_N_FILTERS * height * width, self.dense.width)
@@ -384,7 +375,7 @@ def make_encoder(
     network: Network = (
         ConvEncoder(image_shape, hidden_layer_sizes, n_outputs, dropout, n_path)
         if is_conv and image_shape is not None
-        else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, "relu", dropout, n_path)
+        else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, dropout, n_path)
     )
     return _with_weights(network, generator)
 
@@ -395,7 +386,6 @@ def make_decoder(
     n_outputs: int,
     *,
     hidden_layer_sizes: Sequence[int],
-    activation: str,
     dropout: float,
     n_path: int,
     generator: torch.Generator | None,
@@ -409,5 +399,5 @@ def make_decoder(
     """
     if isinstance(decoder, nn.Module):
         return _make_user_module("decoder", decoder, n_components, n_outputs, generator)
-    network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout, n_path)
+    network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, dropout, n_path)
     return _with_weights(network, generator)

@@ -183,7 +183,9 @@ def normal_log_prob(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
 
 
 class _NetworkNormalLogProb(torch.autograd.Function):
-    """The normal log density with scales from a network. Its forward pass computes both derivatives while the entries are in the caches.
+    """The normal log density with scales from a network.
+
+    Its forward pass computes both derivatives while the entries are in the caches.
 
     With u = (x - m) / s, the derivative in the mean is u / s, in the scale (u^2 - 1) / s.
     """

@@ -41,7 +41,7 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
     """
     n_rows, n_components = z.shape
     z = z.astype(np.float64)
-    best = None
+    best, last = None, math.inf
     lowest = float(np.square(z).sum() + z.size * _LOG_2PI)  # that of N(0, I), which has no parameters
     for size in _SIZES:
         n_parameters = size * (n_components + 1) * (n_components + 2) // 2
@@ -53,9 +53,11 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that could be a little better will do
             criterion = mixture.fit(z).bic(z)
-        if criterion >= lowest:
+        if criterion >= last:
             break
-        best, lowest = mixture, criterion
+        last = criterion
+        if criterion < lowest:
+            best, lowest = mixture, criterion
     return best
 
 
