@@ -60,6 +60,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "image_shape": [tuple, list, np.ndarray, None],
         "init": [StrOptions({"pca", "random"})],
+        "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
         "prior": [StrOptions({"normal", "mixture"})],
         "beta": [Interval(Real, 0, LARGEST, closed="both")],
         "learning_rate": [StrOptions({"constant", "cosine"})],

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from torch import nn
 
 from skvae._base import BaseVAETransformer
-from skvae._data.checks import LARGEST, check_range
-from skvae._sklearn import Interval, StrOptions
+from skvae._data.checks import check_range
+from skvae._sklearn import StrOptions
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
 __all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
@@ -139,7 +138,6 @@ class NormalVAETransformer(BaseVAETransformer):
 
     _parameter_constraints: dict[str, list[Any]] = {
         **BaseVAETransformer._parameter_constraints,
-        "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
         "noise": [StrOptions({"feature", "shared", "network"})],
     }
 
@@ -356,6 +354,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         image_shape: Sequence[int] | None = None,
         prior: str = "mixture",
         data_range: Sequence[float] | None = None,
+        min_scale: float = 1 / 64,
         beta: float = 1.0,
         learning_rate: str = "cosine",
         learning_rate_init: float = 2e-3,
@@ -382,6 +381,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.image_shape = image_shape
         self.prior = prior
         self.data_range = data_range
+        self.min_scale = min_scale
         self.beta = beta
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -412,5 +412,5 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         ContinuousBernoulliLikelihood
             A new one each time.
         """
-        data_range = self.data_range
-        return ContinuousBernoulliLikelihood(None if data_range is None else check_range(data_range, "data_range"))
+        data_range = None if self.data_range is None else check_range(self.data_range, "data_range")
+        return ContinuousBernoulliLikelihood(data_range, float(self.min_scale))

@@ -417,17 +417,22 @@ class NormalLikelihood(StoredModule, Likelihood):
 
 
 class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
-    r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1], each with its logit e.
+    r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1].
+
+    Each has a logit e, which is made of a number r by a soft bound L:
 
     .. math::
 
-        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}
+        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}, \qquad e = L \tanh(r / L), \qquad L = 1 / s_{\min}
 
     Parameters
     ----------
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. None learns it: from the smallest to the largest entry of the training
         data, and a hundredth of that further on either side.
+    min_scale : float, default=1/64
+        About the smallest standard deviation :math:`s_{\min}` of an entry, as a share of the range. It bounds the
+        density at the ends of the range, where it has no bound otherwise.
 
     See Also
     --------
@@ -444,8 +449,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     n_parameters = 1
     capturable = True
 
-    def __init__(self, data_range: tuple[float, float] | None = None) -> None:
-        super().__init__(data_range=data_range)
+    def __init__(self, data_range: tuple[float, float] | None = None, min_scale: float = 1 / 64) -> None:
+        super().__init__(data_range=data_range, min_scale=min_scale)
 
     def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
         """Return the units that map the range of the data to [0, 1].
@@ -554,21 +559,37 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """Return the log density of each entry given its logit.
+        """Return the log density of each entry.
 
         Parameters
         ----------
         x : Tensor of shape (..., n_features)
             Rows in [0, 1].
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
 
         Returns
         -------
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        return distributions.log_prob(parameters, x)
+        return distributions.log_prob(self.logits(parameters), x)
+
+    def logits(self, parameters: Tensor) -> Tensor:
+        """Return the logit of each entry, within the bound.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_features)
+            What the decoder puts out.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Logits, in float32.
+        """
+        bound = 1 / self.config["min_scale"]
+        return bound * torch.tanh(parameters.float() / bound)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry, which is not the sigmoid of its logit.
@@ -576,14 +597,14 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Parameters
         ----------
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
 
         Returns
         -------
         Tensor of shape (..., n_features)
             Means in [0, 1].
         """
-        return distributions.mean(parameters.float())
+        return distributions.mean(self.logits(parameters))
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry: the quantile of a uniform draw.
@@ -591,7 +612,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Parameters
         ----------
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
         generator : torch.Generator
             The source of the draws.
 
@@ -601,5 +622,5 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             Draws in [0, 1].
         """
         uniform = torch.rand(parameters.shape, generator=generator, device=generator.device, dtype=torch.float32)
-        distribution = distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+        distribution = distributions.ContinuousBernoulli(logits=self.logits(parameters), validate_args=False)
         return distribution.icdf(uniform.to(parameters.device))

@@ -383,6 +383,8 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     n_wanted = vae.n_features_in_ if type(likelihood) is NormalLikelihood else n_outputs
     x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
     if type(likelihood) is ContinuousBernoulliLikelihood:
+        bound = np.float32(1 / likelihood.config["min_scale"])
+        x = graph.add("Mul", graph.add("Tanh", graph.add("Div", x, bound)), bound)
         x = _add_continuous_bernoulli_mean(graph, x)
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -93,7 +94,10 @@ class FitPrior(Hook):
         if run.group.rank == 0:
             mean, std = encode(run, self._rows, self._seed)
             points = np.random.RandomState(self._seed).standard_normal(mean.shape).astype(np.float32)
-            prior = fit_mixture(mean + std * points, self._seed)
+            draws = mean + std * points
+            draws = draws[np.isfinite(draws).all(axis=1)]  # the run itself looks for what is not finite
+            with sklearn.config_context(array_api_dispatch=False):
+                prior = fit_mixture(draws, self._seed)
         run.model.prior = run.group.broadcast(prior)
 
 
