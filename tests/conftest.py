@@ -27,10 +27,35 @@ QUICK = {
     },
 }
 
+# Parameters of a fit of which each epoch could be the last: no step depends on how many there are, no row is set aside,
+# and nothing is set when training has ended.
+PLAIN = {
+    NormalVAETransformer: {"noise": "shared"},
+    ContinuousBernoulliVAETransformer: {},
+}
+for _parameters in PLAIN.values():
+    _parameters |= {"prior": "normal", "learning_rate": "constant", "weight_decay": 0.0}
+
+# Parameters of the study's models, but for their networks.
+STUDY = {
+    cls: PLAIN[cls] | {"init": "random", "learning_rate_init": 1e-3, "batch_size": 128} for cls in PLAIN
+}
+STUDY[NormalVAETransformer] |= {"noise": "network", "min_scale": 0.4}
+
 
 def make(estimator_class, **parameters):
     """Return an estimator that is quick to fit."""
     return estimator_class(**{**QUICK[estimator_class], **parameters})
+
+
+def make_plain(estimator_class, **parameters):
+    """Return one that trains and does nothing else."""
+    return make(estimator_class, **{**PLAIN[estimator_class], **parameters})
+
+
+def make_study(estimator_class, **parameters):
+    """Return one that is trained as in the study."""
+    return make(estimator_class, **{**STUDY[estimator_class], **parameters})
 
 
 class Callback:

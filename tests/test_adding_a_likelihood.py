@@ -93,7 +93,7 @@ def make_learned_noise():
             return parameters + self.log_scale.exp() * torch.randn(parameters.shape, generator=generator)
 
     class LearnedNoiseVAETransformer(NormalVAETransformer):
-        def make_likelihood(self):
+        def make_likelihood(self, n_features):
             return LearnedNoise()
 
     return LearnedNoiseVAETransformer
@@ -108,7 +108,7 @@ def make_faulty(**members):
         "sample": lambda self, p, generator: p,
     }
     kind = type("Faulty", (Likelihood,), defaults | members)
-    return type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: kind()})
+    return type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: kind()})
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,6 @@ def test_a_likelihood_is_tried_before_it_is_trained(members, message, digits):
 
 
 def test_something_else_than_a_likelihood(digits):
-    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: torch.nn.Identity()})
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: torch.nn.Identity()})
     with pytest.raises(ValueError, match="must return a skvae.likelihoods.Likelihood; it returned a Identity"):
         kind(3, max_iter=1).fit(digits)

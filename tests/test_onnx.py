@@ -378,7 +378,7 @@ class LaplaceLikelihood(Likelihood):
 
 
 class LaplaceVAETransformer(NormalVAETransformer):
-    def make_likelihood(self):
+    def make_likelihood(self, n_features):
         return LaplaceLikelihood()
 
 
