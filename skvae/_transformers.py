@@ -92,7 +92,7 @@ class NormalVAETransformer(BaseVAETransformer):
         last minibatch of an epoch may be smaller; none is left out.
     max_iter : int or None, default=None
         Number of epochs; with early stopping the largest number. None is as many as make 10,000 steps, at least 10 and
-        at most 400.
+        at most 150.
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False
@@ -325,7 +325,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         last minibatch of an epoch may be smaller; none is left out.
     max_iter : int or None, default=None
         Number of epochs; with early stopping the largest number. None is as many as make 10,000 steps, at least 10 and
-        at most 400.
+        at most 150.
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False

@@ -347,7 +347,7 @@ class NormalLikelihood(StoredModule, Likelihood):
             the posterior, in the units of the likelihood.
         """
         if self.calibrates:
-            self.get_buffer("offsets").copy_(self._raw(mean_squares) - self.level.detach())
+            self.get_buffer("offsets").copy_(self._raw(mean_squares).to(self.level.device) - self.level.detach())
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""

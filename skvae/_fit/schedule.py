@@ -17,10 +17,10 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 8, 128
 # Steps of a fit whose number of epochs is not given, and the bounds on that number.
 _N_STEPS = 10_000
 
-_FEWEST_EPOCHS, _MOST_EPOCHS = 10, 400
+_FEWEST_EPOCHS, _MOST_EPOCHS = 10, 150
 
 # The decay of the weights beside a linear path, times the number of rows.
-_DECAY_TIMES_ROWS = 300.0
+_DECAY_TIMES_ROWS = 100.0
 
 
 # Rows that are set aside to calibrate the noise: a share of all, and at most so many.

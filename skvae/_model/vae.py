@@ -127,8 +127,11 @@ class VAE(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "VAE":
         copied = VAE.__new__(VAE)
         memo[id(self)] = copied
-        parts = {name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")}
-        VAE.__init__(copied, **parts | self.config | {"units": self.units})
+        parts: dict[str, Any] = {
+            name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")
+        }
+        parts |= {"units": self.units, "prior": copy.deepcopy(self.prior, memo)}
+        VAE.__init__(copied, **self.config | parts)
         copied.training = self.training
         return copied
 
