@@ -36,8 +36,8 @@ from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validat
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan, n_set_aside
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
-from skvae._model.build import begins_at_linear_model, build_vae, make_likelihood
-from skvae._model.linear import LinearModel, begin_at
+from skvae._model.build import build_vae, make_likelihood
+from skvae._model.linear import begin_at_linear_model
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
 from skvae.likelihoods import Likelihood
@@ -172,8 +172,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 held_out = Rows(X_val, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            if fitted is None and begins_at_linear_model(self):
-                begin_at(vae, LinearModel.fit(rows, vae, seeds.split, group.part, group.sum))
+            if fitted is None:
+                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
             hooks += [CalibrateNoise(rows, held_out)] if likelihood.calibrates else []
@@ -228,8 +228,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             rows = Rows(X, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            if fitted is None and begins_at_linear_model(self):
-                begin_at(vae, LinearModel.fit(rows, vae, seeds.split, group.part, group.sum))
+            if fitted is None:
+                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
             plan = Plan.of_partial_fit(self, len(X))
             run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))])
             if hasattr(self, "_continuation"):

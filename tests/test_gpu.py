@@ -20,8 +20,8 @@ from skvae._fit.graphs import RecordedSteps
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
 from skvae._model import ops
-from skvae._model.build import begins_at_linear_model, build_vae
-from skvae._model.linear import LinearModel, begin_at
+from skvae._model.build import build_vae
+from skvae._model.linear import begin_at_linear_model
 from skvae._model.noise import Noise
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.likelihoods import Likelihood
@@ -50,9 +50,8 @@ def make_run(estimator_class, parameters, X, device, hooks=(), records=True, n_e
     units = likelihood.learn_units(X)
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
-    if begins_at_linear_model(estimator):
-        group = Group()
-        begin_at(vae, LinearModel.fit(rows, vae, 0, group.part, group.sum))
+    group = Group()
+    begin_at_linear_model(vae, rows, 0, group.part, group.sum)
     plan = dataclasses.replace(Plan.of_fit(estimator, len(X)), n_epochs=n_epochs)
     run = Run(vae, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
     if not records:

@@ -318,7 +318,7 @@ def center_and_spread(
     for block in blocks(X, index):
         mean += np.sum(block, axis=0, dtype=np.float64) / n_rows
         low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-    mean = np.clip(mean, low, high)
+    mean = np.clip(mean, low, high).astype(np.float64)  # the ends may be of a wider type
     largest = float((high - low).max()) or 1.0
     squares = np.zeros(X.shape[1])
     for block in blocks(X, index):

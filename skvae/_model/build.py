@@ -10,7 +10,7 @@ from skvae._model.networks import make_decoder, make_encoder
 from skvae._model.vae import VAE
 from skvae.likelihoods import Likelihood
 
-__all__ = ["begins_at_linear_model", "build_vae", "make_likelihood"]
+__all__ = ["build_vae", "make_likelihood"]
 
 
 def build_vae(
@@ -41,7 +41,9 @@ def build_vae(
     """
     n_components = int(estimator.n_components)
     hidden_layer_sizes = layer_sizes(estimator.hidden_layer_sizes)
-    has_path = begins_at_linear_model(estimator)
+    # Modules of a user's own have no linear path, and one network alone cannot begin at a linear model.
+    is_own = isinstance(estimator.encoder, torch.nn.Module) or isinstance(estimator.decoder, torch.nn.Module)
+    has_path = estimator.init == "pca" and not is_own
     # Weights are drawn only where there are none to go on from.
     generator = torch.Generator("cpu").manual_seed(seed) if fitted is None else None
     encoder = make_encoder(
@@ -82,12 +84,6 @@ def build_vae(
                 f"Put it back, or start anew with warm_start=False and fit. {error}"
             ) from error
     return vae
-
-
-def begins_at_linear_model(estimator: Any) -> bool:
-    """Return whether an estimator asks for linear paths, which modules of a user's own do not have."""
-    is_own = isinstance(estimator.encoder, torch.nn.Module) or isinstance(estimator.decoder, torch.nn.Module)
-    return estimator.init == "pca" and not is_own
 
 
 def make_likelihood(estimator: Any, n_features: int) -> Likelihood:

@@ -12,7 +12,7 @@ from skvae._data.rows import Rows
 from skvae._model.networks import Network
 from skvae._model.vae import VAE
 
-__all__ = ["LinearModel", "begin_at"]
+__all__ = ["LinearModel", "begin_at_linear_model"]
 
 # Up to this many features the covariance matrix is made; beyond, a basis is found by subspace iteration.
 _MOST_COVARIANCES = 2048
@@ -134,17 +134,28 @@ def _along(q: Tensor, x: Tensor) -> Tensor:
     return x.T @ (x @ q)
 
 
-def begin_at(vae: VAE, linear: LinearModel) -> None:
-    """Give a model of built-in networks the posterior of a linear model, and its mean where the likelihood has one.
+def begin_at_linear_model(
+    vae: VAE, rows: Rows, seed: int, part: Callable[[int], tuple[int, int]], sum_over: Callable[[Tensor], Tensor]
+) -> None:
+    """Give a model whose networks have linear paths the posterior and the mean of a linear model of rows.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
-    diagonal. The ELBO is then the log likelihood of the linear model.
+    diagonal. The ELBO is then the log likelihood of the linear model. The mean is that of the linear model where the
+    likelihood can have it.
+
+    Parameters
+    ----------
+    vae : VAE
+        The model. Without linear paths it stays as it is.
+    rows, seed, part, sum_over
+        As in `LinearModel.fit`.
     """
+    encoder, decoder = vae.encoder, vae.decoder
+    if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
+        return
+    linear = LinearModel.fit(rows, vae, seed, part, sum_over)
     components, noise = linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
-    encoder, decoder = vae.encoder, vae.decoder
-    assert isinstance(encoder, Network)
-    assert isinstance(decoder, Network)
     log_variances = -precisions.log()
     raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
     encoder.begin_at(components / (noise * precisions[:, None]), torch.cat([torch.zeros_like(raw), raw]))
