@@ -115,7 +115,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        A warning says when most components have collapsed, and with a normal likelihood when columns differ in scale by
+        orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -190,8 +191,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train for one epoch on `X`, going on from what was fitted before.
 
-        The first call learns the units of the data from `X`; later calls keep them. The optimizer goes on from call
-        to call. When it raises, the estimator is as it was before the call.
+        The first call learns the units of the data from `X` and begins at their linear model; later calls keep the
+        units, and a warning says when their rows are nothing like those of the first. The optimizer goes on from call
+        to call, with a constant learning rate. The prior is N(0, I), and the noise one level: what `fit` sets when
+        training has ended is not set here. When it raises, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -365,7 +368,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
         points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
-        to 256 components), which makes it exact for linear decoders. The bound with K > 1 takes 4,096 points for any
+        to 256 components), which makes it exact for linear decoders and the prior N(0, I). The bound with K > 1 takes 4,096 points for any
         K, and so about a hundred times as long. On models of the digits its mean over rows was within 0.05 nats of
         that of independent draws for K up to 1,000, and single rows within 0.2.
 
