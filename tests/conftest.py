@@ -37,9 +37,7 @@ for _parameters in PLAIN.values():
     _parameters |= {"prior": "normal", "learning_rate": "constant", "weight_decay": 0.0}
 
 # Parameters of the study's models, but for their networks.
-STUDY = {
-    cls: PLAIN[cls] | {"init": "random", "learning_rate_init": 1e-3, "batch_size": 128} for cls in PLAIN
-}
+STUDY = {cls: PLAIN[cls] | {"init": "random", "learning_rate_init": 1e-3, "batch_size": 128} for cls in PLAIN}
 STUDY[NormalVAETransformer] |= {"noise": "network", "min_scale": 0.4}
 
 

@@ -82,6 +82,7 @@ PARAMETERS = {
     "image_shape": ([None], [(0, 3), (3,), 5, "ab", (1.5, 2), (7, 11, 13)]),
     "init": (["pca", "random"], ["nndsvd", None, 3]),
     "prior": (["normal", "mixture"], ["uniform", None, 3]),
+    "min_scale": ([1e-6, 10.0], [0, -1, np.nan, "a", None]),
     "beta": ([0, 1e-30, 1e6], [-1, np.inf, np.nan, "a", None]),
     "learning_rate_init": ([1e-30, 1e-3], [0, -1, np.nan, "a", None]),
     "learning_rate": (["constant", "cosine"], ["adaptive", None, 1e-3]),
@@ -101,10 +102,7 @@ PARAMETERS = {
 }
 
 OWN_PARAMETERS = {
-    NormalVAETransformer: {
-        "min_scale": ([1e-6, 10.0], [0, -1, np.nan, "a", None]),
-        "noise": (["feature", "shared", "network"], ["row", None, 3]),
-    },
+    NormalVAETransformer: {"noise": (["feature", "shared", "network"], ["row", None, 3])},
     ContinuousBernoulliVAETransformer: {
         "data_range": ([None, (-1e3, 1e38), (-1e4, 1e4)], [(1, 0), (0, 1e39), (0, np.nan), (0,), 5, "ab"]),
     },
@@ -112,10 +110,7 @@ OWN_PARAMETERS = {
 
 CLASSIFIER_PARAMETERS = {
     "activation": (["relu", "identity"], ["tanh", 3, None]),
-    **{
-        name: PARAMETERS[name]
-        for name in ("image_shape", "learning_rate_init", "random_state", "device", "verbose")
-    },
+    **{name: PARAMETERS[name] for name in ("image_shape", "learning_rate_init", "random_state", "device", "verbose")},
     "batch_size": ([1, 10**9], [0, -5, 1.5, "auto", None]),
     "max_iter": ([1, 2], [0, -1, 1.5, None]),
 }

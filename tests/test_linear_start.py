@@ -22,8 +22,10 @@ def table(n_rows=300, n_features=16, n_factors=3, noise=0.5, seed=0):
     """Return rows of a linear model, far from 0."""
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n_rows, n_factors)) * np.arange(1, n_factors + 1)
-    return 10 * rng.normal(size=n_features) + factors @ rng.normal(size=(n_factors, n_features)) + (
-        noise * rng.normal(size=(n_rows, n_features))
+    return (
+        10 * rng.normal(size=n_features)
+        + factors @ rng.normal(size=(n_factors, n_features))
+        + (noise * rng.normal(size=(n_rows, n_features)))
     )
 
 

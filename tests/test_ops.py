@@ -77,7 +77,9 @@ def test_normal_log_prob_has_the_gradient_of_differences(batch_shape, scale_shap
     scale = (0.3 + double(*scale_shape, seed=2).exp()).requires_grad_()
     x = double(*batch_shape, 3) if len(batch_shape) == 1 else double(4, 1, 3)
     for reduce in (lambda density: density, torch.sum):  # the gradient of a sum goes another way
-        assert torch.autograd.gradcheck(lambda m, s, reduce=reduce: reduce(ops.normal_log_prob(x, m, s)), [location, scale])
+        assert torch.autograd.gradcheck(
+            lambda m, s, reduce=reduce: reduce(ops.normal_log_prob(x, m, s)), [location, scale]
+        )
 
 
 @pytest.mark.parametrize("scale_shape", [(), (3,)])
