@@ -106,9 +106,9 @@ def pca_and_vae():
     names = {
         "pixels": "pixels",
         "pca": "PCA",
-        "normal_vae": "normal VAE",
-        "continuous_bernoulli_vae": "CB VAE, the study's",
-        "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
+        "normal_vae, study": "normal VAE, the study's",
+        "continuous_bernoulli_vae, study": "CB VAE, the study's",
+        "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
     }
     classifiers = {"logistic": "logistic regression", "simple_cnn": "simple CNN", "multilayer_cnn": "multilayer CNN"}
     figure, axes = plt.subplots(2, 1, figsize=(7, 6), layout="constrained", sharex=True)
