@@ -7,7 +7,6 @@ keep their digits for extreme logits.
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Exponential, Gamma, Gumbel, Laplace, Normal, Pareto, Uniform
@@ -17,7 +16,7 @@ from torch.distributions.kl import register_kl
 def _infinite(p: Any, q: Any) -> Tensor:
     """Return infinity, since p reaches where q does not."""
     logits: Tensor = p.logits if hasattr(p, "logits") else q.logits
-    return logits.new_full(np.broadcast_shapes(p.batch_shape, q.batch_shape), math.inf)
+    return logits.new_full(torch.broadcast_shapes(p.batch_shape, q.batch_shape), math.inf)
 
 
 def _to_exponential(p: Any, q: Exponential) -> Tensor:
