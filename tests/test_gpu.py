@@ -26,7 +26,7 @@ from skvae._model.noise import Noise
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.likelihoods import Likelihood
 
-from conftest import Callback, bits, make
+from conftest import Callback, bits, make, make_plain
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -37,6 +37,7 @@ LONG = {"batch_size": 32, "max_iter": 30}
 
 CONFIGURATIONS = [
     pytest.param(NormalVAETransformer, {}, id="normal"),
+    pytest.param(NormalVAETransformer, {"noise": "network", "init": "random"}, id="noise of the decoder"),
     pytest.param(NormalVAETransformer, {"encoder": "conv", "dropout": 0.1, "hidden_layer_sizes": (32, 16)}, id="conv"),
     pytest.param(ContinuousBernoulliVAETransformer, {}, id="continuous Bernoulli"),
     pytest.param(ContinuousBernoulliVAETransformer, {"encoder": "dense", "dropout": 0.0}, id="dense CB"),
@@ -204,7 +205,7 @@ def test_a_copy_stays_on_the_device(estimator_class, digits):
 
 
 def test_early_stopping(estimator_class, digits):
-    stopped = make(estimator_class, **LONG | {"max_iter": 500}, early_stopping=True, n_iter_no_change=2, tol=0.5)
+    stopped = make_plain(estimator_class, **LONG | {"max_iter": 500}, early_stopping=True, n_iter_no_change=2, tol=0.5)
     stopped.set_params(device="cuda").fit(digits[:200], X_val=digits[200:])
     assert stopped.n_iter_ < 500
     assert stopped.score(digits[200:]) == pytest.approx(stopped.best_validation_score_, rel=1e-5)
@@ -218,11 +219,11 @@ def test_callbacks_score_on_the_device(estimator_class, digits):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
             devices.append(fitted_estimator.module_.device.type)
 
-    fitted = make(estimator_class, **LONG, device="cuda").set_callbacks(monitor, Watch()).fit(digits)
+    fitted = make_plain(estimator_class, **LONG, device="cuda").set_callbacks(monitor, Watch()).fit(digits)
     assert set(devices) == {"cuda"}
     scores = [row["elbo"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert scores[-1] == pytest.approx(fitted.score(digits), rel=1e-6)
-    plain = make(estimator_class, **LONG, device="cuda").fit(digits)
+    plain = make_plain(estimator_class, **LONG, device="cuda").fit(digits)
     assert bits(fitted, digits) == bits(plain, digits)
 
 
