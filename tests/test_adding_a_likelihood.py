@@ -1,6 +1,7 @@
 """The page that adds a likelihood: its code runs, and what it makes is right."""
 
 import copy
+import math
 import pickle
 import re
 import sys
@@ -8,6 +9,7 @@ import types
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 from sklearn.utils.estimator_checks import check_estimator
@@ -93,10 +95,41 @@ def make_learned_noise():
             return parameters + self.log_scale.exp() * torch.randn(parameters.shape, generator=generator)
 
     class LearnedNoiseVAETransformer(NormalVAETransformer):
+        likelihood_class = LearnedNoise
+
         def make_likelihood(self, n_features):
             return LearnedNoise()
 
     return LearnedNoiseVAETransformer
+
+
+def test_it_may_begin_at_the_linear_model_and_be_calibrated(digits):
+    """What the normal likelihood does, by the methods that any likelihood may have."""
+    seen = []
+
+    class Normal(make_learned_noise().likelihood_class):
+        calibrates = True
+
+        def begin_at(self, noise_variance):
+            with torch.no_grad():
+                self.log_scale.fill_(0.5 * math.log(noise_variance))
+            return torch.zeros(64)
+
+        def calibrate(self, mean_squares):
+            seen.append(mean_squares.clone())
+            self.log_scale.copy_(0.5 * mean_squares.log())
+
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: Normal()})
+    start = {"max_iter": 1, "learning_rate_init": 1e-9, "random_state": 0}
+    own, normal = (cls(3, **start).fit(digits) for cls in (kind, NormalVAETransformer))
+    assert own.module_.encoder.path is not None
+    assert own.module_.decoder.path is not None
+    # Where pixels are always 0, the library's own has a bound.
+    variances = (seen[0] * own.scale_**2).numpy()
+    above = variances > 1.1 * normal.noise_variance_.min()
+    assert above.sum() > 40
+    np.testing.assert_allclose(variances[above], normal.noise_variance_[above], rtol=1e-3)
+    np.testing.assert_allclose(own.transform(digits), normal.transform(digits), atol=1e-4)
 
 
 def make_faulty(**members):

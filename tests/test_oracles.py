@@ -21,7 +21,7 @@ from conftest import make
 
 
 def test_elbo_is_below_the_importance_bound_which_grows(estimator_class, digits):
-    fitted = make(estimator_class, max_iter=100).fit(digits)
+    fitted = make(estimator_class, max_iter=100, batch_size=100).fit(digits)
     bounds = [fitted.score_samples(digits[:60], n_importance_samples=k) for k in (1, 2, 3, 4, 8, 100, 1000, 10**6)]
     np.testing.assert_array_equal(bounds[0], fitted.score_samples(digits[:60]))
     for smaller, larger in zip(bounds[1:], bounds[2:], strict=False):
@@ -41,7 +41,8 @@ def test_importance_bounds_are_those_of_independent_draws(estimator_class, param
     Where the noise of each feature was calibrated, the posterior is not that of the model any more, and the mean is
     within 0.1 nats.
     """
-    fitted = make(estimator_class, n_components=n_components, max_iter=60, encoder="dense", **parameters).fit(digits)
+    parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"} | parameters
+    fitted = make(estimator_class, **parameters).fit(digits)
     tolerance = 0.1 if fitted.module_.likelihood.calibrates else 0.05
     vae, rows = fitted._model_and_rows(digits[:40])
     generator = torch.Generator().manual_seed(0)

@@ -200,11 +200,11 @@ def test_float32_data_with_an_offset_are_those_of_float64(estimator_class, offse
 @pytest.mark.parametrize("offset", [1e5, 1e9, -1e12])
 def test_output_that_float32_could_not_hold(estimator_class, offset):
     X = np.random.RandomState(0).normal(offset, 1, (400, 3))
-    fitted = make(estimator_class, max_iter=60).fit(X)
+    fitted = make(estimator_class, max_iter=60, batch_size=100).fit(X)
     noisy = fitted.sample(5000, random_state=0, observation_noise=True)
     assert noisy.dtype == fitted.inverse_transform(fitted.transform(X)).dtype == np.float64
     assert 0.5 < noisy.std(dtype=float) < 2
-    near = make(estimator_class, max_iter=60).fit(X - offset)
+    near = make(estimator_class, max_iter=60, batch_size=100).fit(X - offset)
     assert near.sample(3, random_state=0).dtype == np.float32
     np.testing.assert_allclose(fitted.sample(3, random_state=0) - offset, near.sample(3, random_state=0), atol=1e-2)
 
@@ -697,7 +697,7 @@ def test_verbose_prints_a_line_an_epoch(estimator_class, digits, capsys):
 
 @pytest.mark.filterwarnings("ignore:. of . components are active")
 def test_beta_zero_ignores_the_prior(estimator_class, digits):
-    free, tied = (make(estimator_class, beta=beta, max_iter=60).fit(digits) for beta in (0.0, 20.0))
+    free, tied = (make(estimator_class, beta=beta, max_iter=60, batch_size=100).fit(digits) for beta in (0.0, 20.0))
     assert free.history_["kl"][-1] > 2 * tied.history_["kl"][-1]
     assert tied.loss_curve_[-1] == pytest.approx(
         20 * tied.history_["kl"][-1] - tied.history_["log_likelihood"][-1], rel=1e-6
