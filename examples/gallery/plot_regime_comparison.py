@@ -49,8 +49,8 @@ print(table.round(3))
 
 # %%
 # Under logistic regression both VAEs are worth more than PCA in the small regime, by about two points, and the normal
-# one in the large regime too. Under the CNN the normal VAE is level with PCA, and the other one level or behind. Pixels
-# are worth about as much as any or more: the digits are small, and a classifier can use all of them.
+# one in the large regime too. Under the CNN the normal VAE is level with PCA, and the other one a point or two behind.
+# Pixels are worth more than any: the digits are small, and a classifier can use all of them.
 #
 # The same comparison on Fashion-MNIST, in full, is in :doc:`the results </results/fashion_mnist>`.
 
