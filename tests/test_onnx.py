@@ -99,6 +99,7 @@ def test_linear_paths_and_noise_of_every_kind(noise, parameters, digits):
     np.testing.assert_allclose(run(decoder_to_onnx(vae), Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore:0 of 1 components are active")
 def test_mean_of_the_continuous_bernoulli_for_every_logit():
     X = np.linspace(0, 1, 20).reshape(-1, 1)
     parameters = {"n_components": 1, "hidden_layer_sizes": (), "init": "random", "data_range": (0, 1), "max_iter": 1}

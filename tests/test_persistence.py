@@ -181,7 +181,7 @@ def test_a_loaded_model_goes_on(estimator_class, form):
 
 
 @pytest.mark.draws_globally
-@pytest.mark.filterwarnings("ignore:0 of 3 components are active")
+@pytest.mark.filterwarnings("ignore:. of 3 components are active")
 @pytest.mark.parametrize("form", ["pickle", "joblib", "cloudpickle"])
 def test_networks_of_the_users_own(estimator_class, form):
     save, load = FORMATS[form]
