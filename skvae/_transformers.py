@@ -300,15 +300,15 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
         training rows when training has ended. Of up to 40 components it has as many as suit held-out draws; where N(0,
         I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
-    min_scale : float, default=1/64
-        About the smallest standard deviation of p(x | z), as a share of the range. It bounds the logits softly, at 1 /
-        min_scale, and so the density at the ends of the range.
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
         the training data, and a hundredth of it more on either side. Later values outside a learned range are clipped
         on their way to the encoder and have the density 0, a score of -inf. In training that goes on from a fitted
         model (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error. In `X_val` they
         are clipped with a warning.
+    min_scale : float, default=1/64
+        About the smallest standard deviation of p(x | z), as a share of the range. It bounds the logits softly, at 1 /
+        min_scale, and so the density at the ends of the range.
     beta : float, default=1.0
         Weight of the KL term in training. It has no part in `score`.
     learning_rate : {"constant", "cosine"}, default="cosine"

@@ -142,8 +142,8 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     """Return the decoder of a fitted VAE as an ONNX graph.
 
     Its input is ``"Z"``, a float32 tensor of shape (n_samples, n_components), and its output ``"X"`` what
-    `inverse_transform` returns, in its dtype: the mean of p(x | z) in the units of the training data. For
-    standard-normal ``"Z"`` these are samples, as of `sample`.
+    `inverse_transform` returns, in its dtype: the mean of p(x | z) in the units of the training data. For ``"Z"`` drawn
+    from the prior (`prior_`, or N(0, I) where it is None) these are samples, as of `sample`.
 
     Parameters
     ----------

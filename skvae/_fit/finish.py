@@ -120,7 +120,7 @@ class CheckComponents(Hook):
         mean, _ = encode(run, self._rows, self._seed)
         n_active = int((mean.var(axis=0) >= _SMALLEST_ACTIVE).sum())
         n_useful = min(run.model.n_components, run.model.n_features, len(self._rows) - 1)
-        if 2 * n_active < n_useful:
+        if np.isfinite(mean).all() and 2 * n_active < n_useful:
             warn_user(
                 f"{n_active} of {run.model.n_components} components are active. The others have collapsed: they say "
                 f"nothing of the rows. Scale the columns, choose fewer n_components, a smaller min_scale or "
