@@ -288,10 +288,11 @@ def main():
         outcomes[name] = fitted.transform(X), fitted.history_, fitted.n_iter_, fitted.shift_
     for name in OTHERS if "others" in sys.argv else ():
         outcomes[name] = OTHERS[name](rank)
+    path = folder / f"outcomes{rank}"
+    path.write_bytes(pickle.dumps(outcomes))
     if "killed" in sys.argv:
         outcomes["killed"] = killed(rank)
-    (folder / f"outcomes{rank}").write_bytes(pickle.dumps(outcomes))
-    if "killed" in sys.argv:
+        path.write_bytes(pickle.dumps(outcomes))
         os._exit(0)  # there is nobody left to say goodbye to
     torch.distributed.destroy_process_group()
 

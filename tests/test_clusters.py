@@ -113,23 +113,38 @@ def test_a_worker_that_is_killed_does_not_lose_the_search(engine, data, tmp_path
     assert scores.tobytes() == cross_val_score(pipeline, X, y, cv=splits).tobytes()
 
 
-@pytest.mark.parametrize(
-    ("environment", "options", "n_threads"),
-    [
-        ({}, ["--nthreads", "2"], 1),
-        ({"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}, [], 2),
-    ],
-)
-def test_threads_of_dask_workers(environment, options, n_threads):
+@contextlib.contextmanager
+def another_dask_worker(client):
+    """Add a worker of one thread, which gets the environment as it is now."""
+    command = ["worker", client.scheduler.address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "dask", *command], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    try:
+        client.wait_for_workers(2, timeout=60)
+        yield
+    finally:
+        worker.terminate()
+        worker.wait()
+
+
+def test_threads_of_dask_workers():
     """One for each fit, also where fits are threads of one worker; more if the variables say so."""
     with steps_on_path(), pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             patch.delenv(name, raising=False)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with dask_cluster(1, *options) as client:
-            found = client.gather(client.map(process_and_threads, range(10)))
-    assert {n for _, n in found} == {n_threads}
+        with dask_cluster(1, "--nthreads", "2") as client:
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+                patch.setenv(name, "2")
+            (first,) = client.scheduler_info()["workers"]
+            with another_dask_worker(client):
+                (second,) = set(client.scheduler_info(n_workers=-1)["workers"]) - {first}
+                tasks = [
+                    client.map(process_and_threads, range(10), workers=[worker], pure=False)
+                    for worker in (first, second)
+                ]
+                found = client.gather(tasks)
+    assert [{n for _, n in of_worker} for of_worker in found] == [{1}, {2}]
 
 
 def test_threads_of_a_dask_worker_without_nanny(data):

@@ -48,15 +48,18 @@ def start(folder, n_processes, *scenarios):
     return outcomes
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """What each of two processes has found out that do everything, one after the other: their imports take longest."""
+    return start(tmp_path_factory.mktemp("two"), 2, "fits", "others", "killed")
+
+
 @pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def fits(request, tmp_path_factory):
     """What each process has fitted."""
+    if request.param == 2:
+        return request.getfixturevalue("others")
     return start(tmp_path_factory.mktemp("fits"), request.param, "fits")
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory):
-    return start(tmp_path_factory.mktemp("others"), 2, "others")
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -171,9 +174,9 @@ def test_one_process_prints(others):
     assert [outcome["what is printed"] for outcome in others] == [4, 0]
 
 
-def test_a_process_that_is_killed_stops_the_others(tmp_path):
-    survivor, victim = start(tmp_path, 2, "killed")
-    assert isinstance(victim, str)  # it has left nothing but what it printed
+def test_a_process_that_is_killed_stops_the_others(others):
+    survivor, victim = others
+    assert "killed" not in victim  # it has left nothing after that
     error, message = survivor["killed"]
     assert error == "PeerError"
     assert "Another process of the group is gone" in message

@@ -127,9 +127,10 @@ def test_elbo_agrees_with_expectations_over_many_draws(estimator_class, prior, d
 
 
 def test_scores_are_deterministic_and_independent_per_row(fitted, digits):
+    rows = digits[:100]
     for n in (1, 5):
-        scores = fitted.score_samples(digits, n_importance_samples=n)
-        assert scores.tobytes() == fitted.score_samples(digits, n_importance_samples=n).tobytes()
+        scores = fitted.score_samples(rows, n_importance_samples=n)
+        assert scores.tobytes() == fitted.score_samples(rows, n_importance_samples=n).tobytes()
         np.testing.assert_allclose(fitted.score_samples(digits[7:9], n_importance_samples=n), scores[7:9], rtol=1e-5)
 
 
