@@ -85,7 +85,7 @@ def judge(model, judging, train, test, seed=0):
 
 
 def judge_piece(piece, options, judging, train, test):
-    """Return all measures of the model of a piece. They are kept under the piece, since modules have no lasting hash."""
+    """Return all measures of the model of a piece. They are kept by piece, since modules have no lasting hash."""
     model = full.fit_representation(piece, options)["fitted"]
     start = time.perf_counter()
     measured = judge(model, judging, train, test)
