@@ -55,7 +55,7 @@ FITS = {
     "convolution and dropout": lambda: continuous_bernoulli(dropout=0.2).fit(X),
     "early stopping": lambda: normal(early_stopping=True, n_iter_no_change=1, tol=4.0, max_iter=20).fit(X),
     "one row to validate": lambda: normal(early_stopping=True).fit(X, X_val=X[:1]),
-    "warm start": lambda: normal(warm_start=True, batch_size=50).fit(X).fit(X[:100]),
+    "warm start": lambda: normal(warm_start=True, noise="shared").fit(X).fit(X[:100]),
     "one process prints": lambda: normal(verbose=int(RANK == 0)).fit(X),
     "in parts, one process prints": lambda: normal(verbose=int(RANK == 0)).partial_fit(X),
     "in parts": lambda: normal().partial_fit(X[:150]).partial_fit(X[150:]),
