@@ -152,14 +152,14 @@ class Likelihood(nn.Module):
         """
         return None
 
-    def calibrate(self, mean_squares: Tensor) -> None:
+    def calibrate(self, mean_squares: Tensor | None) -> None:
         """Set what is left to set when training has ended; by default nothing.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64
+        mean_squares : Tensor of shape (n_features,), float64, or None
             The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood.
+            the posterior, in the units of the likelihood. None, before training, takes back what was set.
         """
 
     def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
@@ -337,17 +337,22 @@ class NormalLikelihood(StoredModule, Likelihood):
             self.level.copy_(raw)
         return zeros
 
-    def calibrate(self, mean_squares: Tensor) -> None:
+    def calibrate(self, mean_squares: Tensor | None) -> None:
         """Set the standard deviation of each feature, with ``noise="feature"``.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64
+        mean_squares : Tensor of shape (n_features,), float64, or None
             The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood.
+            the posterior, in the units of the likelihood. None, before training, puts back one level for all.
         """
-        if self.calibrates:
-            self.get_buffer("offsets").copy_(self._raw(mean_squares).to(self.level.device) - self.level.detach())
+        if not self.calibrates:
+            return
+        offsets = self.get_buffer("offsets")
+        if mean_squares is None:
+            offsets.zero_()
+        else:
+            offsets.copy_(self._raw(mean_squares).to(offsets.device) - self.level.detach())
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""

@@ -23,6 +23,7 @@ QUICK = {
         "n_components": 3,
         "hidden_layer_sizes": (16,),
         "max_iter": 4,
+        "batch_size": 128,
         "random_state": 0,
     },
 }
@@ -36,10 +37,6 @@ PLAIN = {
 for _parameters in PLAIN.values():
     _parameters |= {"prior": "normal", "learning_rate": "constant", "weight_decay": 0.0}
 
-# Parameters of the study's models, but for their networks.
-STUDY = {cls: PLAIN[cls] | {"init": "random", "learning_rate_init": 1e-3, "batch_size": 128} for cls in PLAIN}
-STUDY[NormalVAETransformer] |= {"noise": "network", "min_scale": 0.4}
-
 
 def make(estimator_class, **parameters):
     """Return an estimator that is quick to fit."""
@@ -49,11 +46,6 @@ def make(estimator_class, **parameters):
 def make_plain(estimator_class, **parameters):
     """Return one that trains and does nothing else."""
     return make(estimator_class, **{**PLAIN[estimator_class], **parameters})
-
-
-def make_study(estimator_class, **parameters):
-    """Return one that is trained as in the study."""
-    return make(estimator_class, **{**STUDY[estimator_class], **parameters})
 
 
 class Callback:

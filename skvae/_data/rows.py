@@ -90,6 +90,10 @@ class Units:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.shift).all() and math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"Units must have a finite shift and a positive scale; got {self.shift}, {self.scale}.")
+        if isinstance(self.shift, np.ndarray):
+            shift = self.shift.copy()
+            shift.setflags(write=False)
+            object.__setattr__(self, "shift", shift)
 
     @property
     def largest_shift(self) -> float:

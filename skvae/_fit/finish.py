@@ -44,6 +44,10 @@ class CalibrateNoise(Hook):
     def __init__(self, rows: Rows, held_out: Rows) -> None:
         self._rows, self._held_out = rows, held_out
 
+    def begin_run(self, run: Run) -> None:
+        """Train with one level, also a model that has been calibrated before."""
+        run.model.likelihood.calibrate(None)
+
     def end_run(self, run: Run) -> None:
         """Hand the mean squares of what is left to the likelihood."""
         likelihood = run.model.likelihood

@@ -53,9 +53,12 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
         if n_parameters * _ENTRIES_PER_PARAMETER > fitted.size or n_held_out < 2:
             break
         mixture = GaussianMixture(size, tol=_TOLERANCE, reg_covar=_REGULARIZATION, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that could be a little better will do
-            scores = mixture.fit(fitted).score_samples(held_out)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that could be a little better will do
+                scores = mixture.fit(fitted).score_samples(held_out)
+        except ValueError:  # a covariance that float32 cannot hold
+            break
         gain = scores - best_scores
         if gain.mean() > gain.std() / math.sqrt(n_held_out):
             best, best_scores = mixture, scores
