@@ -152,14 +152,17 @@ class Likelihood(nn.Module):
         """
         return None
 
-    def calibrate(self, mean_squares: Tensor | None) -> None:
+    def begin_training(self) -> None:
+        """Take back what `calibrate` has set, before `fit` trains; by default nothing."""
+
+    def calibrate(self, mean_squares: Tensor) -> None:
         """Set what is left to set when training has ended; by default nothing.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64, or None
+        mean_squares : Tensor of shape (n_features,), float64
             The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood. None, before training, takes back what was set.
+            the posterior, in the units of the likelihood.
         """
 
     def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
@@ -337,21 +340,22 @@ class NormalLikelihood(StoredModule, Likelihood):
             self.level.copy_(raw)
         return zeros
 
-    def calibrate(self, mean_squares: Tensor | None) -> None:
+    def begin_training(self) -> None:
+        """Put back one level for all features."""
+        if self.calibrates:
+            self.get_buffer("offsets").zero_()
+
+    def calibrate(self, mean_squares: Tensor) -> None:
         """Set the standard deviation of each feature, with ``noise="feature"``.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64, or None
+        mean_squares : Tensor of shape (n_features,), float64
             The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood. None, before training, puts back one level for all.
+            the posterior, in the units of the likelihood.
         """
-        if not self.calibrates:
-            return
-        offsets = self.get_buffer("offsets")
-        if mean_squares is None:
-            offsets.zero_()
-        else:
+        if self.calibrates:
+            offsets = self.get_buffer("offsets")
             offsets.copy_(self._raw(mean_squares).to(offsets.device) - self.level.detach())
 
     def _raw(self, variance: Tensor) -> Tensor:

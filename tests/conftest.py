@@ -18,14 +18,15 @@ from sklearn.datasets import load_digits
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
 QUICK = {
-    NormalVAETransformer: {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0},
-    ContinuousBernoulliVAETransformer: {
+    cls: {
         "n_components": 3,
         "hidden_layer_sizes": (16,),
-        "max_iter": 4,
+        "prior": "normal",
         "batch_size": 128,
+        "max_iter": 4,
         "random_state": 0,
-    },
+    }
+    for cls in (NormalVAETransformer, ContinuousBernoulliVAETransformer)
 }
 
 # Parameters of a fit of which each epoch could be the last: no step depends on how many there are, no row is set aside,

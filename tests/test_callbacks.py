@@ -66,7 +66,7 @@ def test_the_estimator_of_an_epoch_is_that_of_a_fit_that_stopped_there(estimator
 def test_what_ends_a_fit_is_not_in_the_estimator_of_an_epoch(estimator_class, digits):
     """Its prior is N(0, I), and its noise the one it is trained with."""
     recorder = Recorder()
-    fitted = make(estimator_class).set_callbacks(recorder).fit(digits)
+    fitted = make(estimator_class, prior="mixture").set_callbacks(recorder).fit(digits)
     assert fitted.prior_ is not None
     for estimator in recorder.estimators:
         assert estimator.prior_ is None

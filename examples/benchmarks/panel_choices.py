@@ -35,10 +35,6 @@ CHOICES = {
     "max_iter=50": {"max_iter": 50},
     "max_iter=400": {"max_iter": 400},
     "early_stopping=True, n_iter_no_change=30": {"early_stopping": True, "n_iter_no_change": 30},
-    "hidden_layer_sizes=32": {"hidden_layer_sizes": 32},
-    "hidden_layer_sizes=512": {"hidden_layer_sizes": 512},
-    "min_scale=0.1": {"min_scale": 0.1},
-    "beta=0.5": {"beta": 0.5},
 }
 
 

@@ -193,7 +193,7 @@ class Rows:
         self.X, self.units, self.device = X, units, device
         self._index: Tensor | None = None
         narrow = np.result_type(X.dtype, np.float32) == np.float32 and units.fit_float32
-        self._shift = torch.as_tensor(
+        self._shift = torch.tensor(
             units.shift,
             dtype=torch.float32 if narrow else torch.float64,
             device=device if device.type == "cuda" else "cpu",

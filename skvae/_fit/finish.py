@@ -46,7 +46,7 @@ class CalibrateNoise(Hook):
 
     def begin_run(self, run: Run) -> None:
         """Train with one level, also a model that has been calibrated before."""
-        run.model.likelihood.calibrate(None)
+        run.model.likelihood.begin_training()
 
     def end_run(self, run: Run) -> None:
         """Hand the mean squares of what is left to the likelihood."""

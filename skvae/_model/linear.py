@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skvae._data.rows import Rows
 from skvae._model.networks import Network
@@ -32,14 +32,12 @@ _SMALLEST_VARIANCE = 1e-6
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Probabilistic PCA [1]_: x = mean + z W + noise of one variance, with z from N(0, I), its components rotated.
+    """Probabilistic PCA [1]_: x = z W + noise of one variance, with z from N(0, I), its components rotated.
 
     They are rotated so that the posterior has independent components: W W' is diagonal.
 
     Attributes
     ----------
-    mean : Tensor of shape (n_features,), float64
-        The mean of the rows.
     components : Tensor of shape (n_components, n_features), float64
         W. Where the data have fewer directions than components, the last rows are zero.
     noise_variance : float
@@ -51,7 +49,6 @@ class LinearModel:
        Statistical Society B 61, 1999.
     """
 
-    mean: Tensor
     components: Tensor
     noise_variance: float
 
@@ -64,7 +61,7 @@ class LinearModel:
         part: Callable[[int], tuple[int, int]],
         sum_over: Callable[[Tensor], Tensor],
     ) -> "LinearModel":
-        """Return the model of rows, with the moments of their blocks summed in float64.
+        """Return the model of centered rows, with the moments of their blocks summed in float64.
 
         Parameters
         ----------
@@ -92,7 +89,7 @@ class LinearModel:
         noise = max(left / max(n_features - rank, 1), vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
         components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
-        return cls(moments.mean, components, noise)
+        return cls(components, noise)
 
 
 def _drawn(rows: Rows, seed: int) -> Rows:
@@ -104,14 +101,13 @@ def _drawn(rows: Rows, seed: int) -> Rows:
 
 
 class _Moments:
-    """Moments of rows, a block at a time."""
+    """Second moments of rows, a block at a time."""
 
     def __init__(self, share: Rows, n_rows: int, sum_over: Callable[[Tensor], Tensor]) -> None:
         self._share, self._n_rows, self._sum_over = share, n_rows, sum_over
         self._n_features = share.n_features
-        self.mean = self._mean_of(lambda x: x.sum(0), (self._n_features,))
 
-    def _mean_of(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    def _mean(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
         """Return the mean over all rows of what `moment` sums over the rows of a block."""
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
@@ -120,8 +116,7 @@ class _Moments:
 
     def covariance(self) -> Tensor:
         """Return the covariance matrix."""
-        squares = self._mean_of(lambda x: x.T @ x, (self._n_features, self._n_features))
-        return squares - torch.outer(self.mean, self.mean)
+        return self._mean(lambda x: x.T @ x, (self._n_features, self._n_features))
 
     def leading(self, n_directions: int, seed: int) -> tuple[Tensor, Tensor, float]:
         """Return the leading variances in rising order, their directions, and the total variance."""
@@ -130,9 +125,9 @@ class _Moments:
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(_N_ITERATIONS):
             q = torch.linalg.qr(basis).Q
-            basis = self._mean_of(functools.partial(_along, q), shape) - torch.outer(self.mean, self.mean @ q)
+            basis = self._mean(functools.partial(_along, q), shape)
         variances, vectors = torch.linalg.eigh(q.T @ basis)
-        return variances, q @ vectors, float(self._mean_of(lambda x: x.square().sum(), ()) - self.mean.square().sum())
+        return variances, q @ vectors, float(self._mean(lambda x: x.square().sum(), ()))
 
 
 def _along(q: Tensor, x: Tensor) -> Tensor:
@@ -163,11 +158,10 @@ def begin_at_linear_model(
     precisions = 1 + components.square().sum(1) / noise
     log_variances = -precisions.log()
     raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
-    weight = components / (noise * precisions[:, None])
-    encoder.begin_at(weight, torch.cat([-weight @ linear.mean, raw]))
+    encoder.begin_at(components / (noise * precisions[:, None]), torch.cat([torch.zeros_like(raw), raw]))
     bias = vae.likelihood.begin_at(noise)
     if bias is not None:
-        decoder.begin_at(components.T, bias + nn.functional.pad(linear.mean, (0, len(bias) - rows.n_features)))
+        decoder.begin_at(components.T, bias)
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
