@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.mixture import GaussianMixture
 from sklearn.utils import Tags
 
 from skvae._data.checks import (
@@ -30,11 +31,13 @@ from skvae._data.checks import (
 from skvae._data.fingerprint import Identity
 from skvae._data.rows import Rows, Units, split_rows
 from skvae._fit.context import fitting
-from skvae._fit.distributed import Group
+from skvae._fit.finish import CalibrateNoise, CheckComponents, FitPrior
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
+from skvae._fit.schedule import Plan, n_set_aside
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
 from skvae._model.build import build_vae, make_likelihood
+from skvae._model.linear import begin_at_linear_model
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
 from skvae.likelihoods import Likelihood
@@ -45,8 +48,8 @@ __all__ = ["BaseVAETransformer"]
 class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     """Base class of the VAE transformers.
 
-    A subclass has a signature, a docstring, `make_likelihood`, and two attributes: `_posterior_scale`, how the encoder
-    gives the posterior's standard deviation, and `_activation`, that of the decoder's hidden layers.
+    A subclass has a signature, a docstring, `make_likelihood`, and the attribute `_posterior_scale`: how the encoder
+    gives the posterior's standard deviation.
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
@@ -56,10 +59,15 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         "hidden_layer_sizes": [tuple, list, np.ndarray, Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "image_shape": [tuple, list, np.ndarray, None],
+        "init": [StrOptions({"pca", "random"})],
+        "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
+        "prior": [StrOptions({"normal", "mixture"})],
         "beta": [Interval(Real, 0, LARGEST, closed="both")],
+        "learning_rate": [StrOptions({"constant", "cosine"})],
         "learning_rate_init": [Interval(Real, 0, LARGEST, closed="right")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "weight_decay": [Interval(Real, 0, LARGEST, closed="both"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "clip_value": [Interval(Real, 0, LARGEST, closed="right"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -73,14 +81,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     }
 
     _posterior_scale: str
-    _activation: str
 
     module_: VAE
     _continuation: dict[str, Any]
 
     @abstractmethod
-    def make_likelihood(self) -> Likelihood:
+    def make_likelihood(self, n_features: int) -> Likelihood:
         """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the data.
 
         Returns
         -------
@@ -103,7 +115,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        A warning says when most components have collapsed, and with a normal likelihood when columns differ in scale by
+        orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -139,32 +152,37 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             twin = twin_of(self)
             X = check_rows(twin, X, reset=fitted is None)
             X_val = None if X_val is None else check_rows(twin, X_val, reset=False, name="X_val")
-            callbacks = Callbacks(self, X, y, features_seen(twin))
             device = resolve_device(self.device)
             identity = Identity(twin, "fit", X, X_val, device, goes_on=fitted is not None)
             group.check_same(identity)
             saving = Saving(self.checkpoint, identity, group)
             seeds = group.broadcast(saving.seeds(self.random_state))
 
-            # Rows that are set aside shape nothing.
-            sets_aside = self.early_stopping and X_val is None
-            index, val_index = split_rows(len(X), self.validation_fraction if sets_aside else 0.0, seeds.split)
+            # Rows that are set aside shape nothing but the level of the noise.
             likelihood = make_likelihood(self, X.shape[1])
+            n_aside = n_set_aside(self, likelihood, len(X)) if X_val is None else 0
+            index, aside = split_rows(len(X), n_aside, seeds.split)
+            plan = Plan.of_fit(self, len(X) - n_aside)
+            callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X, index))
             likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
             rows = Rows(X, units, device, read_often=True)
-            val_rows = rows.subset(val_index)
+            rows, held_out = rows.subset(index), rows.subset(aside)
             if X_val is not None:
                 likelihood.check_values(X_val, units, purpose="validate")
-                val_rows = Rows(X_val, units, device, read_often=True)
+                held_out = Rows(X_val, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            hooks: list[Hook] = [Validation(val_rows)] if len(val_rows) else []
+            if fitted is None:
+                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
+            hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
-            hooks += [Progress(bool(self.verbose)), callbacks, saving]
-            run = self._make_run(vae, seeds, group, hooks, goes_on=fitted is not None)
+            hooks += [CalibrateNoise(rows, held_out)] if likelihood.calibrates else []
+            hooks += [FitPrior(rows, seeds.finish)] if self.prior == "mixture" else []
+            hooks += [CheckComponents(rows, seeds.finish), Progress(bool(self.verbose)), callbacks, saving]
+            run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=hooks)
             saving.restore(run)
-            run.train(rows.subset(index), self.max_iter)
+            run.train(rows)
             self._keep(run.results() | features_seen(twin))
             self.__dict__.pop("_continuation", None)
             callbacks.end_fit()
@@ -173,8 +191,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def partial_fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train for one epoch on `X`, going on from what was fitted before.
 
-        The first call learns the units of the data from `X`; later calls keep them. The optimizer goes on from call
-        to call. When it raises, the estimator is as it was before the call.
+        The first call learns the units of the data from `X` and begins at their linear model; later calls keep the
+        units, and a warning says when their rows are nothing like those of the first. The optimizer goes on from call
+        to call, with a constant learning rate. The prior is N(0, I), and the noise one level: what `fit` sets when
+        training has ended is not set here. When it raises, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -211,10 +231,13 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             rows = Rows(X, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            run = self._make_run(vae, seeds, group, [Progress(bool(self.verbose))], goes_on=fitted is not None)
+            if fitted is None:
+                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
+            plan = Plan.of_partial_fit(self, len(X))
+            run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))])
             if hasattr(self, "_continuation"):
                 run.load_continuation(self._continuation)
-            run.train(rows, 1)
+            run.train(rows)
             self._keep(run.results() | features_seen(twin))
             self._continuation = run.continuation()
         return self
@@ -225,19 +248,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         if "feature_names_in_" not in attributes:
             self.__dict__.pop("feature_names_in_", None)
 
-    def _make_run(self, vae: VAE, seeds: Seeds, group: Group, hooks: list[Hook], *, goes_on: bool) -> Run:
-        """Return the run of a fit, at its beginning."""
-        return Run(
-            vae,
-            seeds,
-            group,
-            learning_rate=float(self.learning_rate_init),
-            clip_value=None if self.clip_value is None else float(self.clip_value),
-            batch_size=int(self.batch_size),
-            beta=float(self.beta),
-            history={"loss": self.loss_curve_, **self.history_} if goes_on else {},
-            hooks=hooks,
-        )
+    def _history(self, fitted: VAE | None) -> dict[str, list[float]]:
+        """Return what was recorded of earlier epochs that a fit goes on from."""
+        return {} if fitted is None else {"loss": self.loss_curve_, **self.history_}
 
     # Inference
 
@@ -318,7 +331,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         random_state: int | np.random.RandomState | None = None,
         observation_noise: bool = False,
     ) -> NDArray[np.floating[Any]]:
-        """Generate rows from the model: z from the prior N(0, I), decoded.
+        """Generate rows from the model: z from the prior, decoded.
 
         Parameters
         ----------
@@ -343,10 +356,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         vae = self.module_
         check_positive_integer(n_samples, "n_samples")
         latent_seed, noise_seed = spawn_seeds(random_state, 2)
-        generator = torch.Generator("cpu").manual_seed(latent_seed)
-        shape = int(n_samples), vae.n_components
         with in_memory("n_samples", n_samples):
-            Z = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").numpy()
+            Z = vae.draw(int(n_samples), torch.Generator("cpu").manual_seed(latent_seed))
         return self._decode(vae, Z, torch.Generator("cpu").manual_seed(noise_seed) if observation_noise else None)
 
     def score_samples(self, X: ArrayLike, *, n_importance_samples: int = 1) -> NDArray[np.float32]:
@@ -357,9 +368,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
         points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
-        to 256 components), which makes it exact for linear decoders. The bound with K > 1 takes 4,096 points for any
-        K, and so about a hundred times as long. On models of the digits its mean over rows was within 0.05 nats of
-        that of independent draws for K up to 1,000, and single rows within 0.2.
+        to 256 components), which makes it exact for linear decoders and the prior N(0, I). The bound with K > 1 takes
+        4,096 points for any K, and so about a hundred times as long. On models of the digits its mean over rows was
+        within 0.05 nats of that of independent draws for K up to 1,000, and single rows within 0.2.
 
         Parameters
         ----------
@@ -442,14 +453,14 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         if not finite.all():
             raise ValueError(
                 f"{what} is not finite for row {int(finite.argmin())}: its values are out of proportion to the "
-                f"training data, which {type(self).__name__} maps by (x - {units.shift:.6g}) / {units.scale:.6g}. Look "
-                f"for extreme values."
+                f"training data, which {type(self).__name__} maps by (x - shift_) / scale_ with "
+                f"scale_={units.scale:.6g}. Look for extreme values."
             )
 
     # Facts about the estimator
 
     @property
-    def shift_(self) -> float:
+    def shift_(self) -> float | NDArray[np.float64]:
         """The shift of the units in which the likelihood works."""
         return self.module_.units.shift
 
@@ -457,6 +468,20 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def scale_(self) -> float:
         """The scale of the units in which the likelihood works."""
         return self.module_.units.scale
+
+    @property
+    def noise_variance_(self) -> float | NDArray[np.float64]:
+        """The variance of the data around the decoded mean, in the units of the data, where it is one of the model."""
+        scale = getattr(self.module_.likelihood, "scale", None)
+        if scale is None:
+            raise AttributeError(f"The noise of this {type(self).__name__} is different from row to row.")
+        variance = np.square(scale.detach().cpu().numpy().astype(np.float64) * self.scale_)
+        return float(variance) if variance.ndim == 0 else variance
+
+    @property
+    def prior_(self) -> GaussianMixture | None:
+        """The distribution of the latent components in scores and samples; None is N(0, I)."""
+        return self.module_.prior
 
     @property
     def _n_features_out(self) -> int:

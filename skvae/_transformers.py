@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from torch import nn
 
 from skvae._base import BaseVAETransformer
-from skvae._data.checks import LARGEST, check_range
-from skvae._sklearn import Interval
+from skvae._data.checks import check_range
+from skvae._sklearn import StrOptions
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
 __all__ = ["ContinuousBernoulliVAETransformer", "NormalVAETransformer"]
@@ -29,8 +28,10 @@ class NormalVAETransformer(BaseVAETransformer):
 
     where networks give :math:`m, s` (the decoder) and :math:`\mu, \sigma` (the encoder). They are trained to raise the
     evidence lower bound, :math:`\mathbb{E}_q \log p(x \mid z) - \mathrm{KL}(q \,\|\, N(0, I))`. `transform` returns
-    :math:`\mu(x)`. The likelihood works on data that one shift and one scale, the mean and the standard deviation of
-    all training entries, have standardized; what comes out is in the units of the data.
+    :math:`\mu(x)`. By default training begins at the linear model, probabilistic PCA [2]_, and one standard deviation
+    for each feature takes the place of :math:`s(z)`. The likelihood works on data from which the mean of each feature
+    has been subtracted, and which have been divided by one scale, the root mean square of what is left. What comes out
+    is in the units of the data.
 
     Parameters
     ----------
@@ -44,28 +45,54 @@ class NormalVAETransformer(BaseVAETransformer):
         starts from its weights and trains a copy, in training mode; pickling the estimator pickles both. A layer that
         the decoder holds too is copied to each of them: it is no longer shared.
     decoder : {"dense"} or torch.nn.Module, default="dense"
-        ``"dense"`` is a fully connected network with a sigmoid that mirrors the encoder's hidden layers. A module maps
-        (batch, n_components) to (batch, 2 * n_features): means, then values r of which the scales are made,
-        ``min_scale + softplus(r)``. `fit` trains a copy of it as well. A layer that both modules hold is copied to each
-        of them: it is no longer shared.
+        ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
+        (batch, n_components) to (batch, n_features): means. With ``noise="network"`` they are followed by as many
+        values r of which the standard deviations are made, ``min_scale + softplus(r)``. `fit` trains a copy of it as
+        well. A layer that both modules hold is copied to each of them: it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(128,)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
     dropout : float, default=0.0
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
+    init : {"pca", "random"}, default="pca"
+        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at probabilistic PCA
+        [2]_ of the training rows: the ELBO before the first step is the log likelihood of that model. ``"random"`` is
+        the networks alone, with random weights. Modules of your own get no linear map, and neither does a built-in
+        network beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.
-    min_scale : float, default=0.4
-        Lower bound of the decoder's standard deviations, in units of the standard deviation of all training entries.
-        It bounds the density where a feature is constant, and sets how fine a detail is worth latent information.
+    noise : {"feature", "shared", "network"}, default="feature"
+        Where the standard deviations of p(x | z) come from. ``"shared"`` is one for all features, as in probabilistic
+        PCA. ``"feature"`` is the same in training, which keeps the mean of every feature; then each feature gets the
+        standard deviation of what its mean leaves, as in `FactorAnalysis`. How much it leaves of later rows is measured
+        on `X_val`, on the rows of early stopping, or without them on a tenth of the rows, at most 500, which are not
+        trained on. `partial_fit` trains one level and leaves the differences of the features as they are.
+        ``"network"`` is the decoder, for each row and feature.
+    prior : {"normal", "mixture"}, default="mixture"
+        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`.
+        ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
+        training rows when training has ended. Of up to 40 components it has as many as suit held-out draws; where N(0,
+        I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
+    min_scale : float, default=0.02
+        Lower bound of the standard deviations of p(x | z), in units of `scale_`. It bounds the density where a feature
+        is constant.
     beta : float, default=1.0
         Weight of the KL term in training. It has no part in `score`.
-    learning_rate_init : float, default=1e-3
-        Step size of Adam.
-    batch_size : int, default=128
-        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
-    max_iter : int, default=200
-        Number of epochs; with early stopping the largest number.
+    learning_rate : {"constant", "cosine"}, default="cosine"
+        Whether the step size of Adam stays what it is, or falls to zero over the epochs by a cosine. `partial_fit`
+        keeps it constant.
+    learning_rate_init : float, default=2e-3
+        Step size of Adam at the beginning.
+    weight_decay : float or "auto", default="auto"
+        Times the step size, the share that the networks beside the linear paths lose of their weights at each step
+        [3]_. It keeps them near the linear model. ``"auto"`` is 100 divided by the number of training rows, and 0 in
+        `partial_fit`. Networks without a linear path do not decay.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch. ``"auto"`` is the number of training rows divided by 32, at least 8 and at most 128. The
+        last minibatch of an epoch may be smaller; none is left out.
+    max_iter : int or None, default=None
+        Number of epochs; with early stopping the largest number. None is as many as make 10,000 steps, at least 10 and
+        at most 150.
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False
@@ -96,8 +123,15 @@ class NormalVAETransformer(BaseVAETransformer):
     ----------
     module_ : torch.nn.Module
         The trained autoencoder.
-    shift_, scale_ : float
-        The units in which the likelihood works: ``(x - shift_) / scale_``.
+    shift_ : ndarray of shape (n_features,), float64
+        The mean of each feature of the training rows.
+    scale_ : float
+        The root mean square of what is left. The likelihood works on ``(x - shift_) / scale_``.
+    noise_variance_ : float or ndarray of shape (n_features,)
+        The variance of p(x | z), in the units of the data: of all features with ``noise="shared"``, of each with
+        ``noise="feature"``. It is not there with ``noise="network"``.
+    prior_ : GaussianMixture or None
+        The distribution of the latent components in `sample` and `score_samples`; None is N(0, I).
     n_iter_ : int
         Number of epochs trained.
     n_features_in_ : int
@@ -113,7 +147,8 @@ class NormalVAETransformer(BaseVAETransformer):
     validation_scores_ : list of float or None
         The validation ELBO of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
-        The largest of them: the score of the weights that were kept.
+        The largest of them: the score of the weights that were kept. `score` is the same with ``prior="normal"`` and
+        another `noise` than ``"feature"``; otherwise both are set after it, and `score` is usually higher.
 
     See Also
     --------
@@ -124,6 +159,9 @@ class NormalVAETransformer(BaseVAETransformer):
     References
     ----------
     .. [1] Kingma, D. P. and Welling, M., "Auto-encoding variational Bayes", ICLR 2014.
+    .. [2] Tipping, M. E. and Bishop, C. M., "Probabilistic principal component analysis", Journal of the Royal
+       Statistical Society B 61, 1999.
+    .. [3] Loshchilov, I. and Hutter, F., "Decoupled weight decay regularization", ICLR 2019.
 
     Examples
     --------
@@ -139,11 +177,10 @@ class NormalVAETransformer(BaseVAETransformer):
 
     _parameter_constraints: dict[str, list[Any]] = {
         **BaseVAETransformer._parameter_constraints,
-        "min_scale": [Interval(Real, 0, LARGEST, closed="right")],
+        "noise": [StrOptions({"feature", "shared", "network"})],
     }
 
     _posterior_scale = "log_variance"
-    _activation = "sigmoid"
 
     def __init__(
         self,
@@ -153,12 +190,17 @@ class NormalVAETransformer(BaseVAETransformer):
         decoder: str | nn.Module = "dense",
         hidden_layer_sizes: int | Sequence[int] = (128,),
         dropout: float = 0.0,
+        init: str = "pca",
         image_shape: Sequence[int] | None = None,
-        min_scale: float = 0.4,
+        noise: str = "feature",
+        prior: str = "mixture",
+        min_scale: float = 0.02,
         beta: float = 1.0,
-        learning_rate_init: float = 1e-3,
-        batch_size: int = 128,
-        max_iter: int = 200,
+        learning_rate: str = "cosine",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float | str = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int | None = None,
         clip_value: float | None = 2.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -175,10 +217,15 @@ class NormalVAETransformer(BaseVAETransformer):
         self.decoder = decoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.init = init
         self.image_shape = image_shape
+        self.noise = noise
+        self.prior = prior
         self.min_scale = min_scale
         self.beta = beta
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.clip_value = clip_value
@@ -192,15 +239,20 @@ class NormalVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def make_likelihood(self) -> Likelihood:
+    def make_likelihood(self, n_features: int) -> Likelihood:
         """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the data.
 
         Returns
         -------
         NormalLikelihood
             A new one each time.
         """
-        return NormalLikelihood(float(self.min_scale))
+        return NormalLikelihood(float(self.min_scale), n_features, noise=self.noise)
 
 
 class ContinuousBernoulliVAETransformer(BaseVAETransformer):
@@ -236,23 +288,44 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
     dropout : float, default=0.1
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
+    init : {"pca", "random"}, default="pca"
+        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at the posterior of
+        probabilistic PCA [2]_ of the training rows. ``"random"`` is the networks alone, with random weights. Modules of
+        your own get no linear map, and neither does a built-in network beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.
+    prior : {"normal", "mixture"}, default="mixture"
+        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`.
+        ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
+        training rows when training has ended. Of up to 40 components it has as many as suit held-out draws; where N(0,
+        I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
         the training data, and a hundredth of it more on either side. Later values outside a learned range are clipped
         on their way to the encoder and have the density 0, a score of -inf. In training that goes on from a fitted
         model (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error. In `X_val` they
         are clipped with a warning.
+    min_scale : float, default=1/64
+        About the smallest standard deviation of p(x | z), as a share of the range. It bounds the logits softly, at 1 /
+        min_scale, and so the density at the ends of the range.
     beta : float, default=1.0
         Weight of the KL term in training. It has no part in `score`.
-    learning_rate_init : float, default=1e-3
-        Step size of Adam.
-    batch_size : int, default=128
-        Rows of a minibatch. The last one of an epoch may be smaller; no row is left out.
-    max_iter : int, default=200
-        Number of epochs; with early stopping the largest number.
+    learning_rate : {"constant", "cosine"}, default="cosine"
+        Whether the step size of Adam stays what it is, or falls to zero over the epochs by a cosine. `partial_fit`
+        keeps it constant.
+    learning_rate_init : float, default=2e-3
+        Step size of Adam at the beginning.
+    weight_decay : float or "auto", default="auto"
+        Times the step size, the share that the networks beside the linear paths lose of their weights at each step
+        [3]_. It keeps them near the linear model. ``"auto"`` is 100 divided by the number of training rows, and 0 in
+        `partial_fit`. Networks without a linear path do not decay.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch. ``"auto"`` is the number of training rows divided by 32, at least 8 and at most 128. The
+        last minibatch of an epoch may be smaller; none is left out.
+    max_iter : int or None, default=None
+        Number of epochs; with early stopping the largest number. None is as many as make 10,000 steps, at least 10 and
+        at most 150.
     clip_value : float, default=2.0
         Bound on the absolute value of each entry of the gradient. None leaves the gradient alone.
     early_stopping : bool, default=False
@@ -285,6 +358,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         The trained autoencoder.
     shift_, scale_ : float
         The units in which the likelihood works: ``(x - shift_) / scale_``.
+    prior_ : GaussianMixture or None
+        The distribution of the latent components in `sample` and `score_samples`; None is N(0, I).
     n_iter_ : int
         Number of epochs trained.
     n_features_in_ : int
@@ -300,7 +375,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     validation_scores_ : list of float or None
         The validation ELBO of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
-        The largest of them: the score of the weights that were kept.
+        The largest of them: the score of the weights that were kept. `score` is the same with ``prior="normal"``;
+        otherwise the mixture is fitted after it, and `score` is usually higher.
 
     See Also
     --------
@@ -311,6 +387,9 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     ----------
     .. [1] Loaiza-Ganem, G. and Cunningham, J. P., "The continuous Bernoulli: fixing a pervasive error in variational
        autoencoders", NeurIPS 2019.
+    .. [2] Tipping, M. E. and Bishop, C. M., "Probabilistic principal component analysis", Journal of the Royal
+       Statistical Society B 61, 1999.
+    .. [3] Loshchilov, I. and Hutter, F., "Decoupled weight decay regularization", ICLR 2019.
 
     Examples
     --------
@@ -328,7 +407,6 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     }
 
     _posterior_scale = "softplus"
-    _activation = "relu"
 
     def __init__(
         self,
@@ -338,12 +416,17 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         decoder: str | nn.Module = "dense",
         hidden_layer_sizes: int | Sequence[int] = (512, 512),
         dropout: float = 0.1,
+        init: str = "pca",
         image_shape: Sequence[int] | None = None,
+        prior: str = "mixture",
         data_range: Sequence[float] | None = None,
+        min_scale: float = 1 / 64,
         beta: float = 1.0,
-        learning_rate_init: float = 1e-3,
-        batch_size: int = 128,
-        max_iter: int = 200,
+        learning_rate: str = "cosine",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float | str = "auto",
+        batch_size: int | str = "auto",
+        max_iter: int | None = None,
         clip_value: float | None = 2.0,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -360,10 +443,15 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.decoder = decoder
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.init = init
         self.image_shape = image_shape
+        self.prior = prior
         self.data_range = data_range
+        self.min_scale = min_scale
         self.beta = beta
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.clip_value = clip_value
@@ -377,13 +465,18 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self.device = device
         self.verbose = verbose
 
-    def make_likelihood(self) -> Likelihood:
+    def make_likelihood(self, n_features: int) -> Likelihood:
         """Return the likelihood p(x | z) that the parameters ask for, not yet trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features of the data.
 
         Returns
         -------
         ContinuousBernoulliLikelihood
             A new one each time.
         """
-        data_range = self.data_range
-        return ContinuousBernoulliLikelihood(None if data_range is None else check_range(data_range, "data_range"))
+        data_range = None if self.data_range is None else check_range(self.data_range, "data_range")
+        return ContinuousBernoulliLikelihood(data_range, float(self.min_scale))

@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from skvae import distributions
 from skvae._data.checks import warn_user
-from skvae._data.rows import Units, blocks, check_float32, extent, mean_and_std
+from skvae._data.rows import Units, blocks, center_and_spread, check_float32, extent
 from skvae._model import ops
 from skvae._model.stored import StoredModule
 
@@ -26,8 +26,37 @@ _NAMES = {"train": "X", "continue": "X", "validate": "X_val", "use": "X"}
 
 Purpose = Literal["train", "continue", "validate", "use"]
 
+# How many times as much as a quarter of the features the one that varies most may vary without a warning.
+_LARGEST_RATIO = 100
+
+# How far data to go on training with may lie from those that the units come from, in these units, without a warning.
+_LARGEST_DISTANCE = 10
+
+# What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
+_SMALLEST_EXCESS = 0.02
+
 # How far a learned range reaches beyond the data, as a share of their range.
 _MARGIN = 0.01
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    largest = float(values.max()) or 1.0
+    return largest * float(np.sqrt(np.square(values / largest).mean()))
+
+
+def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
+    """Warn when a quarter of the features that vary are hardly seen beside the one that varies most."""
+    varying = spread[spread > 0]
+    if len(varying) == 0:
+        return
+    quarter, largest = float(np.quantile(varying, 0.25)), float(varying.max())
+    if largest > _LARGEST_RATIO * quarter:
+        warn_user(
+            f"Column {int(spread.argmax())} of X has a standard deviation of {largest:.3g}, a quarter of the columns "
+            f"one of {quarter:.3g} or less. Beside it the model hardly sees them. Put a StandardScaler ahead of the "
+            f"VAE, and look for extreme values in that column.",
+            UserWarning,
+        )
 
 
 class Likelihood(nn.Module):
@@ -44,6 +73,10 @@ class Likelihood(nn.Module):
         values of the first parameter first.
     capturable : bool
         Whether a training step with it can be recorded as a CUDA graph: it must not read numbers back from the device.
+    smallest_scale : float
+        The smallest standard deviation with which a fit may begin, in the units of the likelihood.
+    calibrates : bool
+        Whether `calibrate` does anything. Then `fit` sets rows aside, and tells it what is left of them as well.
 
     See Also
     --------
@@ -73,6 +106,8 @@ class Likelihood(nn.Module):
 
     n_parameters: int = 1
     capturable: bool = False
+    smallest_scale: float = 0.0
+    calibrates: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,9 +125,45 @@ class Likelihood(nn.Module):
         Returns
         -------
         Units
-            By default ``(x - shift) / scale`` with mean and standard deviation of all training entries.
+            By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
+
+        Warns
+        -----
+        UserWarning
+            By default when the features differ by orders of magnitude.
         """
-        return Units(*mean_and_std(X, index))
+        mean, spread = center_and_spread(X, index)
+        _warn_of_different_scales(spread)
+        return Units(mean, _root_mean_square(spread) or 1.0)
+
+    def begin_at(self, noise_variance: float) -> Tensor | None:
+        """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
+
+        Parameters
+        ----------
+        noise_variance : float
+            The variance of each entry around the linear model, in the units of the likelihood.
+
+        Returns
+        -------
+        Tensor of shape (n_parameters * n_features,) or None
+            What the decoder puts out at z = 0. The components are then added to its first `n_features` outputs. None,
+            the default, says that no linear map of z gives the mean; the decoder then begins at random weights.
+        """
+        return None
+
+    def begin_training(self) -> None:
+        """Take back what `calibrate` has set, before `fit` trains; by default nothing."""
+
+    def calibrate(self, mean_squares: Tensor) -> None:
+        """Set what is left to set when training has ended; by default nothing.
+
+        Parameters
+        ----------
+        mean_squares : Tensor of shape (n_features,), float64
+            The mean square of what is left of each feature when its mean is subtracted, over the training rows under
+            the posterior, in the units of the likelihood.
+        """
 
     def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data that the likelihood does not take.
@@ -111,8 +182,24 @@ class Likelihood(nn.Module):
         ------
         ValueError
             By default when an entry is too large for float32.
+
+        Warns
+        -----
+        UserWarning
+            By default when data to go on training with are far from those that the units come from.
         """
         check_float32(X, _NAMES[purpose])
+        if purpose != "continue":
+            return
+        mean, spread = center_and_spread(X)
+        distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
+        if distance > _LARGEST_DISTANCE:
+            warn_user(
+                f"The rows of X are {distance:.3g} times as far from shift_ as scale_={units.scale:.3g} says, which an "
+                f"earlier call has learned. The model was made for data that are nothing like them. Begin with rows "
+                f"that are like the later ones, or scale all of them ahead of the VAE.",
+                UserWarning,
+            )
 
     def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
         """Return which rows can come out of the model; the others have the density 0.
@@ -194,20 +281,87 @@ class NormalLikelihood(StoredModule, Likelihood):
     min_scale : float
         The lower bound :math:`s_{\min}` of every standard deviation, in the units of the likelihood. It bounds the
         density.
+    n_features : int
+        Number of features.
+    noise : {"feature", "shared", "network"}, default="feature"
+        Where r comes from. ``"shared"`` is one for all features, a parameter of the likelihood. ``"feature"`` is the
+        same in training; then the standard deviation of each feature is set to what its mean leaves. ``"network"`` is
+        the decoder, which puts out one for each row and feature.
 
     Examples
     --------
     >>> import torch
     >>> from skvae.likelihoods import NormalLikelihood
-    >>> NormalLikelihood(0.4).mean(torch.tensor([[1.0, 2.0, 0.0, 0.0]]))
+    >>> likelihood = NormalLikelihood(0.1, 2, noise="network")
+    >>> likelihood.mean(torch.tensor([[1.0, 2.0, 0.0, 0.0]]))
     tensor([[1., 2.]])
     """
 
-    n_parameters = 2
     capturable = True
 
-    def __init__(self, min_scale: float) -> None:
-        super().__init__(min_scale=min_scale)
+    def __init__(self, min_scale: float, n_features: int, *, noise: str = "feature") -> None:
+        super().__init__(min_scale=min_scale, n_features=n_features, noise=noise)
+        self.n_parameters = 2 if noise == "network" else 1
+        self.smallest_scale = (1 + _SMALLEST_EXCESS) * min_scale
+        self.calibrates = noise == "feature"
+        if noise != "network":
+            self.level = nn.Parameter(torch.zeros((), dtype=torch.float32, device="cpu"))
+        if noise == "feature":
+            # What calibration adds to the level of all features. NumPy's zeros take no memory until they are read.
+            self.register_buffer("offsets", torch.from_numpy(np.zeros(n_features, np.float32)))
+
+    @property
+    def scale(self) -> Tensor | None:
+        """The standard deviation of all features, or of each; None where the decoder gives it."""
+        noise = self.config["noise"]
+        if noise == "network":
+            return None
+        raw = self.level if noise == "shared" else self.level + self.get_buffer("offsets")
+        return self.config["min_scale"] - logsigmoid(-raw)
+
+    def begin_at(self, noise_variance: float) -> Tensor:
+        """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
+
+        Parameters
+        ----------
+        noise_variance : float
+            The variance of each entry around the linear model, in the units of the likelihood.
+
+        Returns
+        -------
+        Tensor of shape (n_parameters * n_features,)
+            What the decoder puts out at z = 0.
+        """
+        raw = self._raw(torch.tensor(noise_variance, dtype=torch.float64, device="cpu"))
+        zeros = torch.zeros(self.config["n_features"], dtype=torch.float32, device="cpu")
+        if self.config["noise"] == "network":
+            return torch.cat([zeros, raw.expand_as(zeros)])
+        with torch.no_grad():
+            self.level.copy_(raw)
+        return zeros
+
+    def begin_training(self) -> None:
+        """Put back one level for all features."""
+        if self.calibrates:
+            self.get_buffer("offsets").zero_()
+
+    def calibrate(self, mean_squares: Tensor) -> None:
+        """Set the standard deviation of each feature, with ``noise="feature"``.
+
+        Parameters
+        ----------
+        mean_squares : Tensor of shape (n_features,), float64
+            The mean square of what is left of each feature when its mean is subtracted, over the training rows under
+            the posterior, in the units of the likelihood.
+        """
+        if self.calibrates:
+            offsets = self.get_buffer("offsets")
+            offsets.copy_(self._raw(mean_squares).to(offsets.device) - self.level.detach())
+
+    def _raw(self, variance: Tensor) -> Tensor:
+        """Return r for these variances, or for the closest that the bound allows."""
+        excess = (variance.sqrt() - self.config["min_scale"]).clamp_min(_SMALLEST_EXCESS * self.config["min_scale"])
+        return (excess + torch.log(-torch.expm1(-excess))).float()
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return the log density of each entry given its parameters.
@@ -216,23 +370,26 @@ class NormalLikelihood(StoredModule, Likelihood):
         ----------
         x : Tensor of shape (..., n_features)
             Rows in the units of the likelihood.
-        parameters : Tensor of shape (..., 2 * n_features)
-            Means, then values r of which the standard deviations are made.
+        parameters : Tensor of shape (..., n_parameters * n_features)
+            Means, and with ``noise="network"`` values r after them.
 
         Returns
         -------
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        return ops.normal_log_prob(x, parameters.float(), self.config["min_scale"])
+        scale = self.scale
+        if scale is None:
+            return ops.network_normal_log_prob(x, parameters.float(), self.config["min_scale"])
+        return ops.normal_log_prob(x, parameters.float(), scale)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry.
 
         Parameters
         ----------
-        parameters : Tensor of shape (..., 2 * n_features)
-            Means, then values r of which the standard deviations are made.
+        parameters : Tensor of shape (..., n_parameters * n_features)
+            Means, and with ``noise="network"`` values r after them.
 
         Returns
         -------
@@ -246,8 +403,8 @@ class NormalLikelihood(StoredModule, Likelihood):
 
         Parameters
         ----------
-        parameters : Tensor of shape (..., 2 * n_features)
-            Means, then values r of which the standard deviations are made.
+        parameters : Tensor of shape (..., n_parameters * n_features)
+            Means, and with ``noise="network"`` values r after them.
         generator : torch.Generator
             The source of the draws.
 
@@ -261,22 +418,30 @@ class NormalLikelihood(StoredModule, Likelihood):
         return location + scale * noise.to(location.device)
 
     def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.scale
+        if scale is not None:
+            return parameters.float(), scale
         location, raw = parameters.float().chunk(2, dim=-1)
         return location, self.config["min_scale"] - logsigmoid(-raw)
 
 
 class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
-    r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1], each with its logit e.
+    r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1].
+
+    Each has a logit e, which is made of a number r by a soft bound L:
 
     .. math::
 
-        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}
+        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}, \qquad e = L \tanh(r / L), \qquad L = 1 / s_{\min}
 
     Parameters
     ----------
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. None learns it: from the smallest to the largest entry of the training
         data, and a hundredth of that further on either side.
+    min_scale : float, default=1/64
+        About the smallest standard deviation :math:`s_{\min}` of an entry, as a share of the range. It bounds the
+        density at the ends of the range, where it has no bound otherwise.
 
     See Also
     --------
@@ -293,8 +458,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     n_parameters = 1
     capturable = True
 
-    def __init__(self, data_range: tuple[float, float] | None = None) -> None:
-        super().__init__(data_range=data_range)
+    def __init__(self, data_range: tuple[float, float] | None = None, min_scale: float = 1 / 64) -> None:
+        super().__init__(data_range=data_range, min_scale=min_scale)
 
     def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
         """Return the units that map the range of the data to [0, 1].
@@ -350,7 +515,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     @staticmethod
     def _ends(units: Units, dtype: np.dtype[Any]) -> tuple[float, float]:
         """Return the ends of the range, and what rounding to float32, or to the type of the data, may add to them."""
-        low, high = units.shift, units.shift + units.scale
+        low, high = float(units.shift), float(units.shift) + units.scale
         of_data = float(np.finfo(dtype).eps) * max(abs(low), abs(high)) if dtype.kind == "f" else 0.0
         rounding = 4 * float(np.finfo(np.float32).eps) * units.scale + of_data
         return low - rounding, high + rounding
@@ -374,8 +539,9 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             When an entry is outside a given range, or would be lost to clipping in training.
         """
         data_range, name = self.config["data_range"], _NAMES[purpose]
-        low, high = units.shift, units.shift + units.scale
-        if purpose == "continue" and data_range is not None and self.learn_units(X) != units:
+        low, high = float(units.shift), float(units.shift) + units.scale
+        given = None if data_range is None else self.learn_units(X)
+        if purpose == "continue" and given is not None and (given.shift, given.scale) != (low, units.scale):
             raise ValueError(
                 f"data_range={data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
                 f"with, and training cannot go on in other units. Put it back, or start anew with warm_start=False and "
@@ -402,21 +568,37 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """Return the log density of each entry given its logit.
+        """Return the log density of each entry.
 
         Parameters
         ----------
         x : Tensor of shape (..., n_features)
             Rows in [0, 1].
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
 
         Returns
         -------
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        return distributions.log_prob(parameters, x)
+        return distributions.log_prob(self.logits(parameters), x)
+
+    def logits(self, parameters: Tensor) -> Tensor:
+        """Return the logit of each entry, within the bound.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_features)
+            What the decoder puts out.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Logits, in float32.
+        """
+        bound = 1 / self.config["min_scale"]
+        return bound * torch.tanh(parameters.float() / bound)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry, which is not the sigmoid of its logit.
@@ -424,14 +606,14 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Parameters
         ----------
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
 
         Returns
         -------
         Tensor of shape (..., n_features)
             Means in [0, 1].
         """
-        return distributions.mean(parameters.float())
+        return distributions.mean(self.logits(parameters))
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry: the quantile of a uniform draw.
@@ -439,7 +621,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Parameters
         ----------
         parameters : Tensor of shape (..., n_features)
-            Logits.
+            What the decoder puts out.
         generator : torch.Generator
             The source of the draws.
 
@@ -449,5 +631,5 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             Draws in [0, 1].
         """
         uniform = torch.rand(parameters.shape, generator=generator, device=generator.device, dtype=torch.float32)
-        distribution = distributions.ContinuousBernoulli(logits=parameters.float(), validate_args=False)
+        distribution = distributions.ContinuousBernoulli(logits=self.logits(parameters), validate_args=False)
         return distribution.icdf(uniform.to(parameters.device))

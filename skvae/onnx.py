@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from skvae import distributions
 from skvae._base import BaseVAETransformer
 from skvae._data.checks import check_is_fitted
-from skvae._model.networks import ConvEncoder, DenseNetwork, UserModule
+from skvae._model.networks import ConvEncoder, DenseNetwork, Network, UserModule
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
 
@@ -46,8 +46,6 @@ except ImportError as error:
     raise ImportError(f"skvae.onnx needs onnx and skl2onnx: pip install skvae[onnx]. {error}") from error
 
 __all__ = ["decoder_to_onnx", "to_onnx"]
-
-_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 
 # Operators that draw random numbers; dropout that is still there in evaluation mode is one.
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
@@ -144,8 +142,8 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
     """Return the decoder of a fitted VAE as an ONNX graph.
 
     Its input is ``"Z"``, a float32 tensor of shape (n_samples, n_components), and its output ``"X"`` what
-    `inverse_transform` returns, in its dtype: the mean of p(x | z) in the units of the training data. For
-    standard-normal ``"Z"`` these are samples, as of `sample`.
+    `inverse_transform` returns, in its dtype: the mean of p(x | z) in the units of the training data. For ``"Z"`` drawn
+    from the prior (`prior_`, or N(0, I) where it is None) these are samples, as of `sample`.
 
     Parameters
     ----------
@@ -366,7 +364,7 @@ def _convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     narrow = units.fit_float32 and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
     dtype = np.float32 if narrow else np.float64
     x = _add_rows(graph, operator.inputs, dtype)
-    x = graph.add("Div", graph.add("Sub", x, dtype(units.shift)), dtype(units.scale))
+    x = graph.add("Div", graph.add("Sub", x, np.asarray(units.shift, dtype)), dtype(units.scale))
     if dtype == np.float64:
         x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     x = graph.add("Clip", x, np.float32(units.low), np.float32(units.high))
@@ -381,16 +379,18 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     graph = _Graph(scope, container)
     likelihood = vae.module_.likelihood
     n_outputs = likelihood.n_parameters * vae.n_features_in_
-    # The mean of a normal likelihood is the first of its parameters, and the other is not needed.
+    # The mean of a normal likelihood is the first of its parameters, and another is not needed.
     n_wanted = vae.n_features_in_ if type(likelihood) is NormalLikelihood else n_outputs
     x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
     if type(likelihood) is ContinuousBernoulliLikelihood:
+        bound = np.float32(1 / likelihood.config["min_scale"])
+        x = graph.add("Mul", graph.add("Tanh", graph.add("Div", x, bound)), bound)
         x = _add_continuous_bernoulli_mean(graph, x)
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
     units = vae.module_.units
     x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(units.scale))
-    x = graph.add("Add", x, np.float64(units.shift))
+    x = graph.add("Add", x, np.asarray(units.shift, np.float64))
     if units.dtype == np.float32:
         x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     graph.finish(x, operator.outputs[0])
@@ -423,6 +423,17 @@ def _add_rows(graph: _Graph, variables: Sequence[Any], dtype: DTypeLike) -> str:
 
 def _add_network(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
     """Write an encoder or a decoder and return the name of its output's first `n_wanted` columns."""
+    path = network.path if isinstance(network, Network) else None
+    y = _add_layers(graph, role, network, x, n_inputs, n_wanted)
+    if path is None:
+        return y
+    weight = np.zeros((n_inputs, n_wanted), np.float32)
+    weight[:, : path.out_features] = _array(path.weight).T[:, :n_wanted]
+    return graph.add("Add", y, graph.add("MatMul", x, weight))
+
+
+def _add_layers(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
+    """Write what an encoder or a decoder has but for a linear path."""
     if type(network) is ConvEncoder:
         x = _add_images(graph, x, network.config["image_shape"])
         layers: list[nn.Module] = [network.convolution, nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()]
@@ -432,7 +443,7 @@ def _add_network(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs:
     if type(network) is DenseNetwork:
         *hidden, last = cast("list[nn.Linear]", network.layers)
         for layer in hidden:
-            x = graph.add(_ACTIVATIONS[network.config["activation"]], _add_layer(graph, layer, x))
+            x = graph.add("Relu", _add_layer(graph, layer, x))
         return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
     y = graph.add_module(role, network.module if isinstance(network, UserModule) else network, x, n_inputs)
     return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))

@@ -18,19 +18,35 @@ from sklearn.datasets import load_digits
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
 QUICK = {
-    NormalVAETransformer: {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0},
-    ContinuousBernoulliVAETransformer: {
+    cls: {
         "n_components": 3,
         "hidden_layer_sizes": (16,),
+        "prior": "normal",
+        "batch_size": 128,
         "max_iter": 4,
         "random_state": 0,
-    },
+    }
+    for cls in (NormalVAETransformer, ContinuousBernoulliVAETransformer)
 }
+
+# Parameters of a fit of which each epoch could be the last: no step depends on how many there are, no row is set aside,
+# and nothing is set when training has ended.
+PLAIN = {
+    NormalVAETransformer: {"noise": "shared"},
+    ContinuousBernoulliVAETransformer: {},
+}
+for _parameters in PLAIN.values():
+    _parameters |= {"prior": "normal", "learning_rate": "constant", "weight_decay": 0.0}
 
 
 def make(estimator_class, **parameters):
     """Return an estimator that is quick to fit."""
     return estimator_class(**{**QUICK[estimator_class], **parameters})
+
+
+def make_plain(estimator_class, **parameters):
+    """Return one that trains and does nothing else."""
+    return make(estimator_class, **{**PLAIN[estimator_class], **parameters})
 
 
 class Callback:

@@ -51,10 +51,11 @@ FITS = {
     "short last minibatch": lambda: normal().fit(X),
     "uneven parts": lambda: normal(batch_size=7).fit(X),
     "a minibatch of one row": lambda: normal(batch_size=299).fit(X),
+    "bytes, and one noise": lambda: normal(noise="shared", prior="normal").fit(X.astype(np.uint8)),
     "convolution and dropout": lambda: continuous_bernoulli(dropout=0.2).fit(X),
     "early stopping": lambda: normal(early_stopping=True, n_iter_no_change=1, tol=4.0, max_iter=20).fit(X),
     "one row to validate": lambda: normal(early_stopping=True).fit(X, X_val=X[:1]),
-    "warm start": lambda: normal(warm_start=True).fit(X).fit(X[:100]),
+    "warm start": lambda: normal(warm_start=True, noise="shared").fit(X).fit(X[:100]),
     "one process prints": lambda: normal(verbose=int(RANK == 0)).fit(X),
     "in parts, one process prints": lambda: normal(verbose=int(RANK == 0)).partial_fit(X),
     "in parts": lambda: normal().partial_fit(X[:150]).partial_fit(X[150:]),
@@ -164,7 +165,7 @@ class ChoosesByProcess(torch.nn.Module):
 
 def other_parameters_in_each(rank):
     """Return the steps that each layer has taken, and whether its weights have moved."""
-    vae = normal(encoder=ChoosesByProcess()).partial_fit(X)
+    vae = normal(encoder=ChoosesByProcess(), batch_size=128).partial_fit(X)
     steps = vae._continuation["optimizer"]
     return [
         (int(steps[f"encoder.{name}"][0]), bool(weight.any()))

@@ -1,6 +1,7 @@
 """The page that adds a likelihood: its code runs, and what it makes is right."""
 
 import copy
+import math
 import pickle
 import re
 import sys
@@ -8,6 +9,7 @@ import types
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 from sklearn.utils.estimator_checks import check_estimator
@@ -93,10 +95,38 @@ def make_learned_noise():
             return parameters + self.log_scale.exp() * torch.randn(parameters.shape, generator=generator)
 
     class LearnedNoiseVAETransformer(NormalVAETransformer):
-        def make_likelihood(self):
+        likelihood_class = LearnedNoise
+
+        def make_likelihood(self, n_features):
             return LearnedNoise()
 
     return LearnedNoiseVAETransformer
+
+
+def test_it_may_begin_at_the_linear_model_and_be_calibrated(digits):
+    """What the normal likelihood does, by the methods that any likelihood may have."""
+    seen = []
+
+    class Normal(make_learned_noise().likelihood_class):
+        calibrates = True
+        smallest_scale = 0.0204  # a little above the default of min_scale, as in the normal likelihood
+
+        def begin_at(self, noise_variance):
+            with torch.no_grad():
+                self.log_scale.fill_(0.5 * math.log(noise_variance))
+            return torch.zeros(64)
+
+        def calibrate(self, mean_squares):
+            seen.append(mean_squares.clone())
+            self.log_scale.copy_(0.5 * mean_squares.log())
+
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: Normal()})
+    start = {"max_iter": 1, "learning_rate_init": 1e-9, "random_state": 0}
+    own, normal = (cls(3, **start).fit(digits) for cls in (kind, NormalVAETransformer))
+    assert own.module_.encoder.path is not None
+    assert own.module_.decoder.path is not None
+    np.testing.assert_allclose(seen[0].numpy() * own.scale_**2, normal.noise_variance_, rtol=1e-3)
+    np.testing.assert_allclose(own.transform(digits), normal.transform(digits), atol=1e-4)
 
 
 def make_faulty(**members):
@@ -108,7 +138,7 @@ def make_faulty(**members):
         "sample": lambda self, p, generator: p,
     }
     kind = type("Faulty", (Likelihood,), defaults | members)
-    return type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: kind()})
+    return type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: kind()})
 
 
 @pytest.mark.parametrize(
@@ -140,6 +170,6 @@ def test_a_likelihood_is_tried_before_it_is_trained(members, message, digits):
 
 
 def test_something_else_than_a_likelihood(digits):
-    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self: torch.nn.Identity()})
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: torch.nn.Identity()})
     with pytest.raises(ValueError, match="must return a skvae.likelihoods.Likelihood; it returned a Identity"):
         kind(3, max_iter=1).fit(digits)

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from skvae import NormalVAETransformer
 
-from conftest import bits, make
+from conftest import bits, make, make_plain
 
 
 class Recorder:
@@ -55,12 +55,25 @@ def test_every_epoch_is_a_task(estimator_class, digits):
 
 def test_the_estimator_of_an_epoch_is_that_of_a_fit_that_stopped_there(estimator_class, digits):
     recorder = Recorder()
-    fitted = make(estimator_class, dropout=0.2).set_callbacks(recorder).fit(digits)
+    fitted = make_plain(estimator_class, dropout=0.2).set_callbacks(recorder).fit(digits)
     assert bits(recorder.estimators[-1], digits) == bits(fitted, digits)
-    stopped = make(estimator_class, dropout=0.2, max_iter=2).fit(digits)
+    stopped = make_plain(estimator_class, dropout=0.2, max_iter=2).fit(digits)
     assert bits(recorder.estimators[1], digits) == bits(stopped, digits)
     assert recorder.estimators[1].n_iter_ == 2
     assert recorder.estimators[1].history_ == stopped.history_
+
+
+def test_what_ends_a_fit_is_not_in_the_estimator_of_an_epoch(estimator_class, digits):
+    """Its prior is N(0, I), and its noise the one it is trained with."""
+    recorder = Recorder()
+    fitted = make(estimator_class, prior="mixture").set_callbacks(recorder).fit(digits)
+    assert fitted.prior_ is not None
+    for estimator in recorder.estimators:
+        assert estimator.prior_ is None
+        assert estimator.transform(digits).shape == (300, 3)
+    assert recorder.estimators[-1].transform(digits).tobytes() == fitted.transform(digits).tobytes()
+    if estimator_class is NormalVAETransformer:
+        assert np.ptp(recorder.estimators[-1].noise_variance_) == 0 < np.ptp(fitted.noise_variance_)
 
 
 def test_callbacks_change_no_bit(estimator_class, digits):
@@ -73,6 +86,7 @@ def test_a_callback_can_stop_training(estimator_class, digits):
     assert fitted.n_iter_ == 2
 
 
+@pytest.mark.filterwarnings("ignore:0 of 3 components are active")
 def test_dropout_is_on_in_every_epoch(digits):
     modes = []
 
@@ -89,7 +103,8 @@ def test_dropout_is_on_in_every_epoch(digits):
             return self.linear(x)
 
     monitor = elbo_monitor()
-    make(NormalVAETransformer, encoder=Watching(), batch_size=300, max_iter=3).set_callbacks(monitor).fit(digits)
+    parameters = {"encoder": Watching(), "batch_size": 300, "max_iter": 3, "noise": "shared"}
+    make(NormalVAETransformer, **parameters).set_callbacks(monitor).fit(digits)
     assert modes.count(True) == 3
 
 
@@ -109,7 +124,7 @@ def elbo_monitor():
 
 def test_scoring_monitor(estimator_class, digits):
     monitor = elbo_monitor()
-    fitted = make(estimator_class).set_callbacks(monitor).fit(digits)
+    fitted = make_plain(estimator_class).set_callbacks(monitor).fit(digits)
     rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     scores = [row["elbo"] for row in rows]
     assert len(scores) == 4

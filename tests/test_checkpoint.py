@@ -556,6 +556,7 @@ def module_of_source(**changes):
 
 
 @pytest.mark.draws_globally
+@pytest.mark.filterwarnings("ignore:0 of 3 components are active")
 @pytest.mark.parametrize(
     "change",
     [
@@ -645,13 +646,13 @@ def test_a_stop_is_not_lost_when_the_process_dies_in_the_callback(estimator_clas
 
 
 class Sharp(NormalVAETransformer):
-    def make_likelihood(self):
-        return NormalLikelihood(0.2)
+    def make_likelihood(self, n_features):
+        return NormalLikelihood(0.2, n_features)
 
 
 class Blunt(NormalVAETransformer):
-    def make_likelihood(self):
-        return NormalLikelihood(0.9)
+    def make_likelihood(self, n_features):
+        return NormalLikelihood(0.9, n_features)
 
 
 def test_another_likelihood_is_another_training(digits, tmp_path, monkeypatch):

@@ -80,10 +80,15 @@ PARAMETERS = {
     "hidden_layer_sizes": ([(), 5, (3, 4), [2], np.array([3])], [0, (0,), (-1, 2), "ab", None, (2.5,)]),
     "dropout": ([0.0, 0.5, 0.999], [-0.1, 1.0, "a", None]),
     "image_shape": ([None], [(0, 3), (3,), 5, "ab", (1.5, 2), (7, 11, 13)]),
+    "init": (["pca", "random"], ["nndsvd", None, 3]),
+    "prior": (["normal", "mixture"], ["uniform", None, 3]),
+    "min_scale": ([1e-6, 10.0], [0, -1, np.nan, "a", None]),
     "beta": ([0, 1e-30, 1e6], [-1, np.inf, np.nan, "a", None]),
     "learning_rate_init": ([1e-30, 1e-3], [0, -1, np.nan, "a", None]),
-    "batch_size": ([1, 10**9], [0, -5, 1.5, "auto", None]),
-    "max_iter": ([1, 2], [0, -1, 1.5, None]),
+    "learning_rate": (["constant", "cosine"], ["adaptive", None, 1e-3]),
+    "weight_decay": ([0, 0.1, 1e6, "auto"], [-1, np.inf, np.nan, "a", None]),
+    "batch_size": ([1, 10**9, "auto"], [0, -5, 1.5, "all", None]),
+    "max_iter": ([1, 2], [0, -1, 1.5, "auto"]),
     "clip_value": ([None, 1e-30, 5], [0, -1, np.nan, "a"]),
     "early_stopping": ([False], ["yes", 3, None]),
     "validation_fraction": ([0.01, 0.9], [0.0, 1.0, -1, "a", None]),
@@ -97,7 +102,7 @@ PARAMETERS = {
 }
 
 OWN_PARAMETERS = {
-    NormalVAETransformer: {"min_scale": ([1e-6, 10.0], [0, -1, np.nan, "a", None])},
+    NormalVAETransformer: {"noise": (["feature", "shared", "network"], ["row", None, 3])},
     ContinuousBernoulliVAETransformer: {
         "data_range": ([None, (-1e3, 1e38), (-1e4, 1e4)], [(1, 0), (0, 1e39), (0, np.nan), (0,), 5, "ab"]),
     },
@@ -105,10 +110,9 @@ OWN_PARAMETERS = {
 
 CLASSIFIER_PARAMETERS = {
     "activation": (["relu", "identity"], ["tanh", 3, None]),
-    **{
-        name: PARAMETERS[name]
-        for name in ("image_shape", "learning_rate_init", "batch_size", "max_iter", "random_state", "device", "verbose")
-    },
+    **{name: PARAMETERS[name] for name in ("image_shape", "learning_rate_init", "random_state", "device", "verbose")},
+    "batch_size": ([1, 10**9], [0, -5, 1.5, "auto", None]),
+    "max_iter": ([1, 2], [0, -1, 1.5, None]),
 }
 
 

@@ -1,6 +1,7 @@
 """What a CUDA device computes, and that it goes by the same rules as a CPU: run with ``pytest -m gpu``."""
 
 import copy
+import dataclasses
 import io
 import pickle
 import socket
@@ -17,13 +18,15 @@ from skvae._data.rows import Batch, Rows, Units
 from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.run import Hook, Run, Seeds
+from skvae._fit.schedule import Plan
 from skvae._model import ops
 from skvae._model.build import build_vae
+from skvae._model.linear import begin_at_linear_model
 from skvae._model.noise import Noise
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.likelihoods import Likelihood
 
-from conftest import Callback, bits, make
+from conftest import Callback, bits, make, make_plain
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -34,21 +37,24 @@ LONG = {"batch_size": 32, "max_iter": 30}
 
 CONFIGURATIONS = [
     pytest.param(NormalVAETransformer, {}, id="normal"),
+    pytest.param(NormalVAETransformer, {"noise": "network", "init": "random"}, id="noise of the decoder"),
     pytest.param(NormalVAETransformer, {"encoder": "conv", "dropout": 0.1, "hidden_layer_sizes": (32, 16)}, id="conv"),
     pytest.param(ContinuousBernoulliVAETransformer, {}, id="continuous Bernoulli"),
     pytest.param(ContinuousBernoulliVAETransformer, {"encoder": "dense", "dropout": 0.0}, id="dense CB"),
 ]
 
 
-def make_run(estimator_class, parameters, X, device, hooks=(), records=True):
+def make_run(estimator_class, parameters, X, device, hooks=(), records=True, n_epochs=30):
     """Return the run of a fit, and its rows."""
     estimator = make(estimator_class, **LONG | parameters)
-    likelihood = estimator.make_likelihood()
+    likelihood = estimator.make_likelihood(X.shape[1])
     units = likelihood.learn_units(X)
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
-    settings = {"learning_rate": 1e-3, "clip_value": 2.0, "batch_size": 32, "beta": 1.0, "history": {}}
-    run = Run(vae, Seeds(0, 0, 1, 2), Group(), **settings, hooks=hooks)
+    group = Group()
+    begin_at_linear_model(vae, rows, 0, group.part, group.sum)
+    plan = dataclasses.replace(Plan.of_fit(estimator, len(X)), n_epochs=n_epochs)
+    run = Run(vae, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
     if not records:
         run._recorded_steps = None
     return run, rows
@@ -83,9 +89,9 @@ class OnTheCPU(Noise):
 def test_a_fit_is_that_of_a_cpu(estimator_class, parameters, digits):
     runs = []
     for device in (torch.device("cpu"), CUDA):
-        run, rows = make_run(estimator_class, parameters, digits, device, records=False)
+        run, rows = make_run(estimator_class, parameters, digits, device, records=False, n_epochs=3)
         run.noise = OnTheCPU(device, 3)
-        run.train(rows, 3)
+        run.train(rows)
         runs.append(run)
     for name, values in runs[0].history.items():
         np.testing.assert_allclose(runs[1].history[name], values, rtol=2e-4, err_msg=name)
@@ -120,22 +126,21 @@ def test_the_same_bits_from_run_to_run(estimator_class, parameters, digits):
     assert bits(fits[0], digits) == bits(fits[0], digits)
 
 
-class Schedule(Hook):
-    """A learning rate that falls and a weight of the KL term that rises."""
+class WarmUp(Hook):
+    """A weight of the KL term that rises, beside the learning rate that falls."""
 
     def begin_epoch(self, run):
-        run.optimizer.learning_rate.fill_(1e-3 / (1 + run.n_done))
         run.beta = min(1.0, run.n_done / 10)
 
 
-@pytest.mark.parametrize("hooks", [(), (Schedule(),)], ids=["constant", "schedules"])
+@pytest.mark.parametrize("hooks", [(), (WarmUp(),)], ids=["constant", "warm-up"])
 @pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)
 def test_recorded_steps_are_the_ordinary_ones(estimator_class, parameters, hooks, digits):
     runs = []
     for records in (True, False):
         run, rows = make_run(estimator_class, parameters, digits, CUDA, hooks, records)
         assert rows.is_resident
-        run.train(rows, 30)
+        run.train(rows)
         runs.append(run)
     assert set(runs[0]._recorded_steps._recorded) == {32, 300 % 32}
     assert_same_weights(runs[0].model, runs[1].model, rtol=1e-4, atol=1e-5)
@@ -200,7 +205,7 @@ def test_a_copy_stays_on_the_device(estimator_class, digits):
 
 
 def test_early_stopping(estimator_class, digits):
-    stopped = make(estimator_class, **LONG | {"max_iter": 500}, early_stopping=True, n_iter_no_change=2, tol=0.5)
+    stopped = make_plain(estimator_class, **LONG | {"max_iter": 500}, early_stopping=True, n_iter_no_change=2, tol=0.5)
     stopped.set_params(device="cuda").fit(digits[:200], X_val=digits[200:])
     assert stopped.n_iter_ < 500
     assert stopped.score(digits[200:]) == pytest.approx(stopped.best_validation_score_, rel=1e-5)
@@ -214,11 +219,11 @@ def test_callbacks_score_on_the_device(estimator_class, digits):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
             devices.append(fitted_estimator.module_.device.type)
 
-    fitted = make(estimator_class, **LONG, device="cuda").set_callbacks(monitor, Watch()).fit(digits)
+    fitted = make_plain(estimator_class, **LONG, device="cuda").set_callbacks(monitor, Watch()).fit(digits)
     assert set(devices) == {"cuda"}
     scores = [row["elbo"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert scores[-1] == pytest.approx(fitted.score(digits), rel=1e-6)
-    plain = make(estimator_class, **LONG, device="cuda").fit(digits)
+    plain = make_plain(estimator_class, **LONG, device="cuda").fit(digits)
     assert bits(fitted, digits) == bits(plain, digits)
 
 
@@ -263,9 +268,14 @@ def test_kernels_against_their_plain_versions():
     generator = torch.Generator().manual_seed(0)
     x, parameters = (torch.randn(50, n, generator=generator).to(CUDA) for n in (30, 60))
     parameters.requires_grad_()
-    values = [f(x, parameters, 0.3) for f in (ops.normal_log_prob, ops.plain_normal_log_prob)]
+    values = [f(x, parameters, 0.3) for f in (ops.network_normal_log_prob, ops.plain_network_normal_log_prob)]
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
     gradients = [torch.autograd.grad(value.sum(), parameters)[0] for value in values]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+    location, scale = parameters.detach()[:, :30].requires_grad_(), torch.tensor(0.3, device=CUDA, requires_grad=True)
+    values = [f(x, location, scale) for f in (ops.normal_log_prob, ops.plain_normal_log_prob)]
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(value.sum(), [location, scale]) for value in values]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
@@ -303,7 +313,7 @@ class TwoScales(Likelihood):
 
 
 class TwoScalesVAE(NormalVAETransformer):
-    def make_likelihood(self):
+    def make_likelihood(self, n_features):
         return TwoScales()
 
 

@@ -33,21 +33,55 @@ def test_default_architectures():
         image_shape=(28, 28, 1),
         hidden_layer_sizes=(512, 512),
         dropout=0.1,
+        n_path=0,
         generator=generator(),
     )
     shapes = [tuple(p.shape) for p in encoder.parameters()]
     assert shapes == [(32, 1, 3, 3), (32,), (512, 6272), (512,), (512, 512), (512,), (40, 512), (40,)]
     decoder = make_decoder(
-        "dense", 20, 1568, hidden_layer_sizes=(256, 128), activation="sigmoid", dropout=0.0, generator=generator()
+        "dense", 20, 1568, hidden_layer_sizes=(256, 128), dropout=0.0, n_path=0, generator=generator()
     )
     assert [tuple(p.shape) for p in decoder.parameters() if p.ndim == 2] == [(128, 20), (256, 128), (1568, 256)]
 
 
 def test_dense_network_against_torch():
-    network = initialized(DenseNetwork(5, (7, 3), 2, "sigmoid", 0.5))
-    reference = nn.Sequential(network.layers[0], nn.Sigmoid(), network.layers[1], nn.Sigmoid(), network.layers[2])
+    network = initialized(DenseNetwork(5, (7, 3), 2, 0.5))
+    reference = nn.Sequential(network.layers[0], nn.ReLU(), network.layers[1], nn.ReLU(), network.layers[2])
     x = torch.randn(4, 5, generator=generator())
     assert torch.equal(network(x), reference(x))
+
+
+NETWORKS = {
+    "dense": lambda n_path: DenseNetwork(16, (7,), 6, 0.0, n_path),
+    "linear": lambda n_path: DenseNetwork(16, (), 6, 0.0, n_path),
+    "conv": lambda n_path: ConvEncoder((4, 4, 1), (7,), 6, 0.0, n_path),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("n_path", [2, 6])
+def test_a_linear_path_is_added_to_the_first_outputs(kind, n_path):
+    network = initialized(NETWORKS[kind](n_path))
+    plain = NETWORKS[kind](0).allocate()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if name != "path.weight"})
+    x = torch.randn(9, 16, generator=generator())
+    expected = plain(x)
+    expected[:, :n_path] += x @ network.path.weight.T
+    torch.testing.assert_close(network(x), expected)
+    # What decays is the rest: all weights but those of the path and the biases.
+    names = {name for name, p in network.named_parameters() if any(p is weight for weight in network.inner_weights)}
+    assert names == {name for name in plain.state_dict() if name.endswith("weight")}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_begins_at_a_linear_map(kind):
+    network = initialized(NETWORKS[kind](2))
+    weight, bias = torch.randn(2, 16, generator=generator(1)), torch.arange(6.0)
+    network.begin_at(weight, bias)
+    x = torch.randn(9, 16, generator=generator())
+    expected = bias.expand(9, 6).clone()
+    expected[:, :2] += x @ weight.T
+    torch.testing.assert_close(network(x), expected)
 
 
 @pytest.mark.parametrize("image_shape", [(28, 28, 1), (5, 7, 1), (4, 6, 3), (1, 9, 1)])
@@ -92,20 +126,21 @@ def dropout_reference(network, x, seed):
     """A network's output with the masks that it draws, in plain layers."""
     noise = Noise(CPU, seed)
     *hidden, last = network.layers
-    activation = getattr(torch, network.config["activation"])
     for layer in hidden:
-        x = activation(layer(x))
+        x = torch.relu(layer(x))
         x = x * ops.dropout_mask(noise.bits(x.shape), network.config["dropout"])
     return last(x)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("n_path", [0, 1, 2])
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (7,), (7, 3)])
-def test_dense_gradients_against_plain_layers(hidden_layer_sizes, activation, dropout):
-    network = initialized(DenseNetwork(5, hidden_layer_sizes, 2, activation, dropout))
+def test_dense_gradients_against_plain_layers(hidden_layer_sizes, n_path, dropout):
+    network = initialized(DenseNetwork(5, hidden_layer_sizes, 2, dropout, n_path))
     x = torch.randn(11, 5, generator=generator(), requires_grad=True)
     expected = dropout_reference(network, x, seed=1)
+    if n_path:
+        expected = expected + nn.functional.pad(network.path(x), (0, 2 - n_path))
     weight = torch.randn(11, 2, generator=generator(2))
     references = torch.autograd.grad(expected, [x, *network.parameters()], weight)
     output = network(x, Noise(CPU, 1))
@@ -116,7 +151,7 @@ def test_dense_gradients_against_plain_layers(hidden_layer_sizes, activation, dr
 
 
 def test_without_noise_there_is_no_dropout():
-    network = initialized(DenseNetwork(5, (7,), 2, "relu", 0.5))
+    network = initialized(DenseNetwork(5, (7,), 2, 0.5))
     x = torch.randn(11, 5, generator=generator())
     assert torch.equal(network(x), network(x))
     assert not torch.equal(network(x, Noise(CPU, 0)), network(x, Noise(CPU, 1)))
@@ -137,7 +172,7 @@ def test_gradients_of_a_users_module():
 
 
 def test_initial_weights():
-    network = initialized(DenseNetwork(300, (200,), 100, "relu", 0.0))
+    network = initialized(DenseNetwork(300, (200,), 100, 0.0))
     weight = network.layers[0].weight.detach()
     assert float(weight.abs().max()) == pytest.approx((6 / 500) ** 0.5, rel=1e-3)
     assert float(weight.mean()) == pytest.approx(0, abs=2e-3)
@@ -145,7 +180,9 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize(
-    "network", [DenseNetwork(5, (7,), 2, "relu", 0.5), ConvEncoder((4, 4, 1), (6,), 3, 0.1)], ids=["dense", "conv"]
+    "network",
+    [DenseNetwork(5, (7,), 2, 0.5), DenseNetwork(5, (7,), 2, 0.5, 1), ConvEncoder((4, 4, 1), (6,), 3, 0.1, 2)],
+    ids=["dense", "dense with a path", "conv"],
 )
 def test_a_stored_network_holds_numpy_arrays_only(network):
     initialized(network)

@@ -87,16 +87,29 @@ def test_shapes_of_images_and_networks(parameters, data_range):
     np.testing.assert_allclose(run(decoder_to_onnx(vae), Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE)
 
 
+@pytest.mark.parametrize("noise", ["feature", "shared", "network"])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"init": "random"}, {"encoder": "conv"}, {"hidden_layer_sizes": ()}], ids=str
+)
+def test_linear_paths_and_noise_of_every_kind(noise, parameters, digits):
+    X = digits.astype(np.float32)
+    vae = make(NormalVAETransformer, noise=noise, **parameters).fit(X)
+    np.testing.assert_allclose(run(to_onnx(vae), X=X)[0], vae.transform(X), **TOLERANCE)
+    Z = latents(60, 3)
+    np.testing.assert_allclose(run(decoder_to_onnx(vae), Z=Z)[0], vae.inverse_transform(Z), **TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:0 of 1 components are active")
 def test_mean_of_the_continuous_bernoulli_for_every_logit():
     X = np.linspace(0, 1, 20).reshape(-1, 1)
-    parameters = {"n_components": 1, "hidden_layer_sizes": (), "data_range": (0, 1), "max_iter": 1}
+    parameters = {"n_components": 1, "hidden_layer_sizes": (), "init": "random", "data_range": (0, 1), "max_iter": 1}
     vae = make(ContinuousBernoulliVAETransformer, **parameters).fit(X)
     for parameter, value in zip(vae.module_.decoder.parameters(), (1, 0), strict=True):  # logit = z
         nn.init.constant_(parameter, value)
     small = np.geomspace(1e-30, 2, 400)
     logits = np.concatenate([np.linspace(-500, 500, 2001), small, -small, [0, 1, -1]]).astype(np.float32)
     (mean,) = run(decoder_to_onnx(vae), Z=logits[:, None])
-    expected = ContinuousBernoulli(logits=torch.from_numpy(logits).double()).mean.numpy()
+    expected = ContinuousBernoulli(logits=64 * torch.tanh(torch.from_numpy(logits).double() / 64)).mean.numpy()
     np.testing.assert_allclose(mean[:, 0], expected, rtol=2e-6)
 
 
@@ -378,7 +391,7 @@ class LaplaceLikelihood(Likelihood):
 
 
 class LaplaceVAETransformer(NormalVAETransformer):
-    def make_likelihood(self):
+    def make_likelihood(self, n_features):
         return LaplaceLikelihood()
 
 
@@ -432,6 +445,7 @@ def upsampling():
     )
 
 
+@pytest.mark.filterwarnings("ignore:1 of 3 components are active")
 def test_a_decoder_that_leaves_out_inputs_in_silence(digits, capfd, caplog):
     vae = make(ContinuousBernoulliVAETransformer, decoder=seeded(upsampling), max_iter=1).fit(digits)
     Z = latents(50, 3)

@@ -26,36 +26,78 @@ def assert_same(results, references, **tolerance):
         torch.testing.assert_close(result, reference, **tolerance)
 
 
+NETWORK_NORMAL = ops.network_normal_log_prob, ops.plain_network_normal_log_prob
+
+SHAPES = [((9, 3), ()), ((2, 1, 3), (5,)), ((3,), (4, 5)), ((7, 3), (1,))]
+
+
 @pytest.mark.parametrize("min_scale", [1e-6, 0.4])
 @pytest.mark.parametrize("spread", [1.0, 40.0])
-def test_normal_log_prob(min_scale, spread):
+def test_network_normal_log_prob(min_scale, spread):
     x, parameters = randn(5, 7), spread * randn(5, 14, seed=1)
     parameters.requires_grad_()
-    fast, plain = (f(x, parameters, min_scale) for f in (ops.normal_log_prob, ops.plain_normal_log_prob))
+    fast, plain = (f(x, parameters, min_scale) for f in NETWORK_NORMAL)
     torch.testing.assert_close(fast, plain)
     assert_same(gradients(fast, [parameters]), gradients(plain, [parameters]), rtol=1e-4, atol=1e-5)
 
 
-def test_normal_log_prob_of_a_sum_and_over_points():
+def test_network_normal_log_prob_of_a_sum_and_over_points():
     """The gradient of a sum is one number for all entries, and importance points come before the features."""
     x, parameters = randn(4, 1, 3), randn(4, 5, 6, seed=1).requires_grad_()
-    sums = [f(x, parameters, 0.3).sum() for f in (ops.normal_log_prob, ops.plain_normal_log_prob)]
+    sums = [f(x, parameters, 0.3).sum() for f in NETWORK_NORMAL]
     assert_same(*(torch.autograd.grad(total, [parameters]) for total in sums), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("x_shape", "batch_shape"), [((9, 3), ()), ((2, 1, 3), (5,)), ((3,), (4, 5)), ((7, 3), (1,))])
-def test_normal_log_prob_broadcasts(x_shape, batch_shape):
+@pytest.mark.parametrize(("x_shape", "batch_shape"), SHAPES)
+def test_network_normal_log_prob_broadcasts(x_shape, batch_shape):
     x, parameters = randn(*x_shape), randn(*batch_shape, 6, seed=1).requires_grad_()
-    fast, plain = (f(x, parameters, 0.3) for f in (ops.normal_log_prob, ops.plain_normal_log_prob))
+    fast, plain = (f(x, parameters, 0.3) for f in NETWORK_NORMAL)
     torch.testing.assert_close(fast, plain)
     assert_same(gradients(fast, [parameters]), gradients(plain, [parameters]), rtol=1e-4, atol=1e-5)
 
 
-def test_normal_log_prob_is_differentiable_in_x():
+def test_network_normal_log_prob_is_differentiable_in_x():
     x, parameters = randn(5, 7).requires_grad_(), randn(5, 14, seed=1)
-    (gradient,) = torch.autograd.grad(ops.normal_log_prob(x, parameters, 0.3).sum(), [x])
+    (gradient,) = torch.autograd.grad(ops.network_normal_log_prob(x, parameters, 0.3).sum(), [x])
     location, raw = parameters.chunk(2, dim=1)
     torch.testing.assert_close(gradient, (location - x) / (0.3 + nn.functional.softplus(raw)).square())
+
+
+NORMAL = ops.normal_log_prob, ops.plain_normal_log_prob
+
+
+def double(*shape, seed=0):
+    return randn(*shape, seed=seed, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("scale_shape", [(), (3,)])
+@pytest.mark.parametrize("batch_shape", [(4,), (4, 5), (1,)])
+def test_normal_log_prob_has_the_gradient_of_differences(batch_shape, scale_shape):
+    location = double(*batch_shape, 3, seed=1).requires_grad_()
+    scale = (0.3 + double(*scale_shape, seed=2).exp()).requires_grad_()
+    x = double(*batch_shape, 3) if len(batch_shape) == 1 else double(4, 1, 3)
+    for reduce in (lambda density: density, torch.sum):  # the gradient of a sum goes another way
+        assert torch.autograd.gradcheck(
+            lambda m, s, reduce=reduce: reduce(ops.normal_log_prob(x, m, s)), [location, scale]
+        )
+
+
+@pytest.mark.parametrize("scale_shape", [(), (3,)])
+@pytest.mark.parametrize(("x_shape", "batch_shape"), [*SHAPES, ((4, 3), (4,)), ((4, 1, 3), (4, 5))])
+def test_normal_log_prob(x_shape, batch_shape, scale_shape):
+    x = double(*x_shape)
+    inputs = [double(*batch_shape, 3, seed=1).requires_grad_(), double(*scale_shape, seed=2).exp().requires_grad_()]
+    fast, plain = (f(x, *inputs) for f in NORMAL)
+    torch.testing.assert_close(fast, plain)
+    torch.testing.assert_close(fast, torch.distributions.Normal(*inputs).log_prob(x))
+    assert_same(gradients(fast, inputs), gradients(plain, inputs))
+    assert_same(*(torch.autograd.grad(f(x, *inputs).sum(), inputs) for f in NORMAL))
+
+
+def test_normal_log_prob_is_differentiable_in_x():
+    x, location, scale = double(5, 7).requires_grad_(), double(5, 7, seed=1), double(7, seed=2).exp()
+    (gradient,) = torch.autograd.grad(ops.normal_log_prob(x, location, scale).sum(), [x])
+    torch.testing.assert_close(gradient, (location - x) / scale.square())
 
 
 @pytest.mark.parametrize("posterior_scale", ["log_variance", "softplus"])
@@ -92,7 +134,8 @@ def test_convolve_and_pool_is_differentiable_in_the_image():
 
 
 KERNELS = {
-    "normal_log_prob": lambda p: ops.normal_log_prob(randn(5, 7), p, 0.3),
+    "network_normal_log_prob": lambda p: ops.network_normal_log_prob(randn(5, 7), p, 0.3),
+    "normal_log_prob": lambda p: ops.normal_log_prob(randn(5, 14), p, torch.tensor(0.3)),
     "draw": lambda p: ops.draw(p, randn(5, 7), "softplus")[0],
 }
 
@@ -105,22 +148,23 @@ def test_no_second_derivative_is_an_error_and_not_a_wrong_number(name):
         torch.autograd.grad(gradient.sum(), [parameters])
 
 
-def adam_steps(function, n_steps):
+def adam_steps(function, n_steps, weight_decay=0.0):
     """Return parameters, moments and step counts after some steps of `function` along drawn gradients."""
     parameters = [randn(4, 3), randn(5)]
     means, squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     counts = [torch.zeros(()) for _ in parameters]
     for step in range(n_steps):
         drawn = [randn(*p.shape, seed=step + 1) for p in parameters]
-        function(parameters, drawn, means, squares, counts, torch.tensor(0.01))
+        function(parameters, drawn, means, squares, counts, torch.tensor(0.01), weight_decay)
     return [*parameters, *means, *squares, *counts]
 
 
-def test_adam():
-    results = adam_steps(ops.adam_, 7)
-    assert_same(results, adam_steps(ops.plain_adam_, 7))
+@pytest.mark.parametrize("weight_decay", [0.0, 3.0])
+def test_adam(weight_decay):
+    results = adam_steps(ops.adam_, 7, weight_decay)
+    assert_same(results, adam_steps(ops.plain_adam_, 7, weight_decay))
     reference = [nn.Parameter(randn(4, 3)), nn.Parameter(randn(5))]
-    optimizer = torch.optim.Adam(reference, lr=0.01)
+    optimizer = torch.optim.AdamW(reference, lr=0.01, weight_decay=weight_decay)
     for step in range(7):
         for p in reference:
             p.grad = randn(*p.shape, seed=step + 1)
@@ -133,10 +177,10 @@ def test_a_learning_rate_that_changes_is_seen():
     parameters = [randn(3)]
     state = [[torch.zeros(3)], [torch.zeros(3)], [torch.zeros(())]]
     before = parameters[0].clone()
-    ops.adam_(parameters, [torch.ones(3)], *state, rate)
+    ops.adam_(parameters, [torch.ones(3)], *state, rate, 0.0)
     assert torch.equal(parameters[0], before)
     rate.fill_(0.5)
-    ops.adam_(parameters, [torch.ones(3)], *state, rate)
+    ops.adam_(parameters, [torch.ones(3)], *state, rate, 0.0)
     torch.testing.assert_close(parameters[0], before - 0.5)
 
 
@@ -156,7 +200,7 @@ def test_a_torch_without_private_calls_gives_the_same(monkeypatch):
     image = randn(3, 16), randn(32, 1, 3, 3, seed=1), randn(32, seed=2), (4, 4, 1), ops.window_index((4, 4, 1))
 
     def everything():
-        density = ops.normal_log_prob(randn(5, 7), parameters, 0.3)
+        density = ops.network_normal_log_prob(randn(5, 7), parameters, 0.3)
         return [
             density.detach(),
             *ops.gradients([density.sum()], [torch.tensor(2.0)], [parameters]),
@@ -175,5 +219,8 @@ def test_a_torch_without_private_calls_gives_the_same(monkeypatch):
 
 
 def test_the_constant_of_the_normal_density():
-    density = ops.normal_log_prob(torch.zeros(1), torch.tensor([0.0, math.log(math.e - 1)]), 0.0)
-    assert float(density) == pytest.approx(-0.5 * math.log(2 * math.pi))
+    for density in (
+        ops.network_normal_log_prob(torch.zeros(1), torch.tensor([0.0, math.log(math.e - 1)]), 0.0),
+        ops.normal_log_prob(torch.zeros(1), torch.zeros(1), torch.ones(())),
+    ):
+        assert float(density) == pytest.approx(-0.5 * math.log(2 * math.pi))

@@ -45,7 +45,7 @@ def test_two_commands_install_and_do_everything():
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("pip install ")]
     assert len(commands) == 2
     assert commands[0].endswith("&& python examples/study/regime_comparison.py")
-    assert commands[1].endswith("&& pytest")
+    assert commands[1].endswith("&& pytest -n 2")
 
 
 # The same sections on fewer rows and in one round: what is tested is that the tables are written.

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from skvae import NormalVAETransformer
 from skvae.callbacks import SampleMonitor
 
-from conftest import make
+from conftest import make, make_plain
 
 Y = load_digits().target[:300]
 
@@ -34,14 +34,14 @@ def test_errors(digits):
 
 def test_monitor_draws_the_samples_of_each_epoch(estimator_class, digits):
     monitor = SampleMonitor(4, epochs=(1, 3), random_state=7)
-    vae = make(estimator_class, max_iter=3).set_callbacks(monitor).fit(digits)
+    vae = make_plain(estimator_class, max_iter=3).set_callbacks(monitor).fit(digits)
     (by_epoch,) = monitor.get_samples()
     assert list(by_epoch) == [1, 3]
     np.testing.assert_array_equal(by_epoch[3], vae.sample(4, random_state=7))
-    after_one = make(estimator_class, max_iter=1).fit(digits)
+    after_one = make_plain(estimator_class, max_iter=1).fit(digits)
     np.testing.assert_array_equal(by_epoch[1], after_one.sample(4, random_state=7))
     np.testing.assert_array_equal(
-        vae.transform(digits), make(estimator_class, max_iter=3).fit(digits).transform(digits)
+        vae.transform(digits), make_plain(estimator_class, max_iter=3).fit(digits).transform(digits)
     )
 
 
@@ -61,7 +61,7 @@ def test_monitors_without_random_state_differ(digits):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_monitor_of_a_search(digits, n_jobs):
     monitor = SampleMonitor(2, random_state=0)
-    pipeline = Pipeline([("vae", make(NormalVAETransformer)), ("classifier", LogisticRegression(max_iter=1000))])
+    pipeline = Pipeline([("vae", make_plain(NormalVAETransformer)), ("classifier", LogisticRegression(max_iter=1000))])
     search = GridSearchCV(pipeline, {"vae__beta": [0.5, 1.0]}, cv=2, n_jobs=n_jobs, refit=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not support callbacks")
@@ -69,7 +69,7 @@ def test_monitor_of_a_search(digits, n_jobs):
     fits = monitor.get_samples()
     assert len(fits) == 4
     train, _ = next(StratifiedKFold(2).split(digits, Y))
-    vae = make(NormalVAETransformer, beta=0.5, max_iter=2).fit(digits[train])
+    vae = make_plain(NormalVAETransformer, beta=0.5, max_iter=2).fit(digits[train])
     np.testing.assert_array_equal(fits[0][2], vae.sample(2, random_state=0))
 
 

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from skvae import NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier
@@ -38,7 +40,7 @@ def fits(monkeypatch):
 
 def test_the_plan_has_every_cell():
     cells = {(p.representation, p.regime) for p in full.plan() if p.protocol == "refit" and p.activation == "relu"}
-    assert cells >= {(name, regime) for name in models.REPRESENTATIONS for regime in models.REGIMES}
+    assert cells >= {(name, regime) for name in models.COMPARED for regime in models.REGIMES}
     assert len({piece.slug for piece in full.plan()}) == len(full.plan())
 
 
@@ -89,19 +91,54 @@ def test_rows_of_the_table():
         [
             piece("pca", 0, 0.5, protocol="unlabeled-60000"),
             piece("pca", 0, 0.6, activation="identity"),
-            piece("normal_vae, conv 512", 0, 0.7),
+            piece("normal_vae, study, conv 512", 0, 0.7),
             piece("pca", 0, 0.8),
             piece("pca", 1, 0.9),
+            piece("normal_vae, study", 0, 0.75),
         ]
     )
     names = [(row["representation"], row["classifier"], row["protocol"], row["seeds"], row["std"]) for row in rows]
     assert names == [
         ("pca", "logistic", "refit", 2, pytest.approx(0.05 * 2**0.5)),
-        ("normal_vae, conv 512", "logistic", "refit", 1, None),
+        ("normal_vae, study", "logistic", "refit", 1, None),
+        ("normal_vae, study, conv 512", "logistic", "refit", 1, None),
         ("pca", "logistic, activation=identity", "refit", 1, None),
         ("pca", "logistic", "unlabeled-60000", 1, None),
     ]
     assert rows[0]["accuracy"] == pytest.approx(0.85)
+
+
+def test_the_representations_are_made_as_their_names_say():
+    for name, (estimator, changes) in models.VAES.items():
+        vae = models.representation(name, "digits", None, 0)
+        defaults = estimator().get_params()
+        given = {
+            key for key, value in vae.get_params().items() if value is not defaults[key] and value != defaults[key]
+        }
+        assert ("study" in name) == bool(changes)
+        assert given - {"random_state"} <= set(changes) | {"decoder", "data_range"}
+        assert vae.max_iter == (200 if "study" in name else None)
+        assert models.representation(name, "digits", 3, 0).max_iter == 3
+
+
+@pytest.mark.filterwarnings("ignore:.* components are active")
+@pytest.mark.parametrize("name", [name for name in models.VAES if "study" in name and "data_range" not in name])
+def test_the_models_of_the_study_have_its_networks(name):
+    X, _, _ = models.load("digits")
+    vae = models.representation(name, "digits", 1, 0).fit(X[:256])
+    sizes = {"dense 128": (128,), "dense 512": (512,), "conv 512": (512, 512)}
+    own = "dense 128" if name.startswith("normal_vae") else "conv 512"
+    hidden = sizes[name.split(", ")[2] if name.count(",") > 1 else own]
+    n_outputs = 128 if name.startswith("normal_vae") else 64
+    widths = [20, *hidden[::-1], n_outputs]
+    linear = [layer for layer in vae.module_.decoder.modules() if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == list(pairwise(widths))
+    assert any(isinstance(layer, nn.Sigmoid) for layer in vae.module_.decoder.modules()) == (n_outputs == 128)
+    assert vae.prior_ is None
+    if n_outputs == 128:  # the floor is 0.4 standard deviations of all pixels
+        assert models.representation(name, "digits", 1, 0).fit(X).scale_ * vae.min_scale == pytest.approx(
+            0.4 * X.std(), rel=1e-3
+        )
 
 
 def test_judging_a_model():
@@ -139,10 +176,15 @@ def test_the_page_has_the_tables_of_its_results():
     )
     page = (folder / "fashion_mnist.md").read_text()
     assert report.fill(page, report.tables(results, choices)) == page
-    base = results["table"][:24]
+    # Models that have been measured are in the main table in every cell, ahead of everything else.
+    measured = [name for name in models.COMPARED if name in {row["representation"] for row in results["table"]}]
+    assert {"pixels", "pca", "normal_vae, study", "continuous_bernoulli_vae, study"} <= set(measured)
+    base = results["table"][: 6 * len(measured)]
     assert {row["protocol"] for row in base} == {"refit"}
     cells = [(row["representation"], row["classifier"], row["regime"]) for row in base]
-    assert set(cells) == {(r, c, g) for r in models.REPRESENTATIONS for c in CLASSIFIERS for g in models.REGIMES}
+    assert set(cells) == {(r, c, g) for r in measured for c in CLASSIFIERS for g in models.REGIMES}
+    named = {row["representation"] for row in results["table"]} | {row["model"] for row in results["quality"]}
+    assert named | {row["model"] for row in choices["models"]} <= {"pixels", "pca", "real images", *models.VAES}
     for block in report.tables(results, choices):
         assert f"<!-- begin {block} -->\n\n| " in page
 

@@ -1,5 +1,6 @@
 """The run, its optimizer and its hooks, on a model whose minimum is known."""
 
+import dataclasses
 import gc
 import weakref
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.hooks import EarlyStopping
 from skvae._fit.run import Hook, Run, Seeds
+from skvae._fit.schedule import Plan
 from skvae._model.vae import Terms
 
 CPU = torch.device("cpu")
@@ -25,6 +27,7 @@ class Regression(nn.Module):
 
     capturable = False
     device, n_features, units = CPU, 3, UNITS
+    inner_weights: tuple[nn.Parameter, ...] = ()
 
     def __init__(self):
         super().__init__()
@@ -50,14 +53,19 @@ def rows():
     return Rows(torch.cat([x, x @ torch.tensor([[3.0], [-2.0]])], dim=1).numpy(), UNITS, CPU)
 
 
-def make_run(model, **options):
-    defaults = {"learning_rate": 0.1, "batch_size": 20, "clip_value": None, "beta": 1.0, "history": {}, "hooks": []}
-    return Run(model, Seeds(0, 0, 1, 1), Group(), **{**defaults, **options})
+PLAN = Plan(
+    n_epochs=5, batch_size=20, learning_rate=0.1, schedule="constant", weight_decay=0.0, clip_value=None, beta=1.0
+)
+
+
+def make_run(model, *, history=None, hooks=(), **options):
+    plan = dataclasses.replace(PLAN, **options)
+    return Run(model, Seeds(0, 0, 1, 1, 0), Group(), plan, history=history or {}, hooks=hooks)
 
 
 def trained(model, rows, n_epochs, **options):
-    run = make_run(model, **options)
-    run.train(rows, n_epochs)
+    run = make_run(model, n_epochs=n_epochs, **options)
+    run.train(rows)
     return run
 
 
@@ -107,7 +115,7 @@ def test_the_state_of_a_run_goes_on_to_the_bit(rows):
     run = make_run(model)
     run.load_state(state)
     assert run.n_done == 3
-    run.train(rows, 5)
+    run.train(rows)
     assert torch.equal(model.weight, whole.weight)
     assert run.history == expected.history
 
@@ -175,7 +183,7 @@ def test_hooks_come_in_turn_and_see_what_those_before_them_asked_for(rows):
 def test_a_run_that_has_nothing_left_to_do(rows):
     run = make_run(Regression(), hooks=[recorder := Recorder()])
     run.stopped = True
-    run.train(rows, 5)
+    run.train(rows)
     assert recorder.events == [("over", 0, True)]
 
 
@@ -264,10 +272,10 @@ def test_recorded_steps_are_the_ordinary_ones(rows):
 
     ordinary, recorded = Noisy(), Noisy()
     expected = trained(ordinary, rows, 6)
-    run = make_run(recorded)
+    run = make_run(recorded, n_epochs=6)
     run._recorded_steps = steps = Recorded(run.noise.generator)
     rows = RowsOnADevice(rows.X, UNITS, CPU)
-    run.train(rows, 6)
+    run.train(rows)
     assert run.history == expected.history
     assert torch.equal(recorded.weight, ordinary.weight)
     assert set(steps._recorded) == {20, 1}
@@ -301,17 +309,58 @@ def test_nothing_to_train(rows):
         trained(Idle(), rows, 1)
 
 
-def test_what_a_schedule_changes_is_seen_by_the_next_step(rows):
-    class Still(Hook):
-        def begin_epoch(self, run):
-            run.optimizer.learning_rate.fill_(0.1 if run.n_done == 0 else 0.0)
-            self.before = run.model.weight.detach().clone()
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_learning_rate_of_each_step(rows, schedule):
+    """A cosine falls from the first step, at learning_rate, to 0 after the last."""
+    seen = []
 
-        def end_epoch(self, run):
-            moved = not torch.equal(run.model.weight, self.before)
-            assert moved == (run.n_done == 1)
+    class Watching(Regression):
+        def terms(self, batch, noise):
+            seen.append(float(run.optimizer.learning_rate))
+            return super().terms(batch, noise)
 
-    trained(Regression(), rows, 3, hooks=[Still()])
+    run = make_run(Watching(), n_epochs=3, schedule=schedule)
+    run.train(rows)
+    n_steps = 3 * 6
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(n_steps) / n_steps)) if schedule == "cosine" else [0.1] * n_steps
+    assert seen == pytest.approx(list(expected), rel=1e-6)
+
+
+def test_a_cosine_is_that_of_the_whole_fit_after_an_interruption(rows):
+    whole, model = Regression(), Regression()
+    expected = trained(whole, rows, 5, schedule="cosine")
+    part = make_run(model, n_epochs=5, schedule="cosine")
+    for _ in range(2):
+        part.train_epoch(rows)
+    resumed = make_run(Regression(), n_epochs=5, schedule="cosine")
+    resumed.load_state(part.state())
+    resumed.train(rows)
+    assert torch.equal(resumed.model.weight, whole.weight)
+    assert resumed.history == expected.history
+
+
+def test_weight_decay_is_decoupled_and_of_the_inner_weights_alone(rows):
+    """Each step takes learning_rate * weight_decay of them away, whatever the gradient is."""
+
+    class Decaying(Regression):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Parameter(torch.tensor([3.0, -2.0]))
+
+        @property
+        def inner_weights(self):
+            return [self.inner]
+
+        def error(self, x):
+            return super().error(x) + 0 * self.inner.sum()
+
+    model, plain = Decaying(), Regression()
+    trained(model, rows, 2, weight_decay=0.25, schedule="cosine")
+    trained(plain, rows, 2, schedule="cosine")
+    rates = 0.05 * (1 + np.cos(np.pi * np.arange(12) / 12))
+    factor = np.prod(1 - 0.25 * rates)
+    torch.testing.assert_close(model.inner.detach(), float(factor) * torch.tensor([3.0, -2.0]))
+    assert torch.equal(model.weight, plain.weight)
 
 
 def test_the_weight_of_the_kl_term_may_change(rows):

@@ -1,5 +1,6 @@
 """What the two estimators do: shapes, units, input of every kind, stopping, going on, and failing well."""
 
+import contextlib
 import copy
 import pickle
 import signal
@@ -19,8 +20,9 @@ from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
+from skvae.distributions import ContinuousBernoulli
 
-from conftest import bits, make
+from conftest import bits, make, make_plain
 
 
 def test_shapes_and_dtypes(fitted, digits):
@@ -183,6 +185,7 @@ def test_a_large_offset_keeps_the_digits(digits):
     np.testing.assert_allclose(make(NormalVAETransformer).fit(shifted).transform(shifted), reference, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 @pytest.mark.parametrize(("offset", "spread"), [(1e4, 1), (1e6, 3), (1e7, 3), (-3e7, 40)])
 def test_float32_data_with_an_offset_are_those_of_float64(estimator_class, offset, spread):
     X = np.random.RandomState(0).normal(offset + 0.3, spread, (400, 4)).astype(np.float32)
@@ -193,18 +196,20 @@ def test_float32_data_with_an_offset_are_those_of_float64(estimator_class, offse
     assert len(np.unique(narrow.transform(X)[:, 0])) > 100
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 @pytest.mark.parametrize("offset", [1e5, 1e9, -1e12])
 def test_output_that_float32_could_not_hold(estimator_class, offset):
     X = np.random.RandomState(0).normal(offset, 1, (400, 3))
-    fitted = make(estimator_class, max_iter=60).fit(X)
+    fitted = make(estimator_class, max_iter=60, batch_size=100).fit(X)
     noisy = fitted.sample(5000, random_state=0, observation_noise=True)
     assert noisy.dtype == fitted.inverse_transform(fitted.transform(X)).dtype == np.float64
     assert 0.5 < noisy.std(dtype=float) < 2
-    near = make(estimator_class, max_iter=60).fit(X - offset)
+    near = make(estimator_class, max_iter=60, batch_size=100).fit(X - offset)
     assert near.sample(3, random_state=0).dtype == np.float32
     np.testing.assert_allclose(fitted.sample(3, random_state=0) - offset, near.sample(3, random_state=0), atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 @pytest.mark.parametrize("value", [0.0, 7.0, -0.1, 1e20, 255])
 def test_constant_data(estimator_class, value):
     X = np.full((20, 5), value)
@@ -222,6 +227,7 @@ def test_small_shapes(estimator_class, shape):
     assert np.isfinite(fitted.score(X))
 
 
+@pytest.mark.filterwarnings("ignore:0 of 3 components are active")
 def test_no_row_is_dropped(estimator_class, digits):
     """Training sees every row once an epoch, also when the last batch has a single row."""
     seen = []
@@ -238,10 +244,10 @@ def test_no_row_is_dropped(estimator_class, digits):
                 seen.append(x.detach().clone())
             return self.linear(x)
 
-    make(estimator_class, encoder=Recorder(), batch_size=23, max_iter=1).fit(digits)
+    make_plain(estimator_class, encoder=Recorder(), batch_size=23, max_iter=1).fit(digits)
     assert [len(batch) for batch in seen] == [23] * 13 + [1]
     rows = torch.cat(seen).double().numpy()
-    units = make(estimator_class, max_iter=1).fit(digits)
+    units = make_plain(estimator_class, max_iter=1).fit(digits)
     expected = (digits - units.shift_) / units.scale_
     np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)], atol=1e-6)
 
@@ -268,7 +274,7 @@ class TestContinuousBernoulliRange:
 
     def test_validation_rows_outside_a_learned_range_are_clipped_with_a_warning(self, digits):
         X_val = np.vstack([digits[:50], digits[:5] + 5])
-        estimator = make(ContinuousBernoulliVAETransformer, early_stopping=True, n_iter_no_change=1, tol=1e9)
+        estimator = make_plain(ContinuousBernoulliVAETransformer, early_stopping=True, n_iter_no_change=1, tol=1e9)
         with pytest.warns(UserWarning, match="5 of 55 rows of X_val have values outside .* Give data_range") as caught:
             estimator.fit(digits, X_val=X_val)
         assert caught[0].filename == __file__
@@ -300,9 +306,20 @@ class TestContinuousBernoulliRange:
         fitted = make(ContinuousBernoulliVAETransformer, data_range=(0, 16)).fit(digits)
         Z = fitted.transform(digits[:5])
         with torch.no_grad():
-            logits = fitted.module_.decoder(torch.tensor(Z)).double().numpy()
+            logits = 64 * np.tanh(fitted.module_.decoder(torch.tensor(Z)).double().numpy() / 64)
         mean = 1 / (1 - np.exp(-logits)) - 1 / logits
         np.testing.assert_allclose(fitted.inverse_transform(Z), 16 * mean, atol=1e-3)
+
+    @pytest.mark.parametrize("min_scale", [1 / 64, 0.1])
+    def test_the_smallest_scale_bounds_the_logits(self, digits, min_scale):
+        """There the standard deviation is about that share of the range, and the mean is as far from its ends."""
+        fitted = make(ContinuousBernoulliVAETransformer, data_range=(0, 16), min_scale=min_scale).fit(digits)
+        Z = 1e4 * np.eye(3)
+        far = fitted.inverse_transform(Z)
+        assert far.min() == pytest.approx(16 * min_scale, rel=1e-3)
+        assert far.max() == pytest.approx(16 - 16 * min_scale, rel=1e-3)
+        distribution = ContinuousBernoulli(logits=torch.tensor(1 / min_scale))
+        assert float(distribution.stddev) == pytest.approx(min_scale, rel=0.02)
 
     @pytest.mark.parametrize("method", ["partial_fit", "fit"])
     def test_training_on_never_loses_data(self, digits, method):
@@ -333,10 +350,10 @@ class TestSampling:
                 self.bias = nn.Parameter(torch.zeros(1))
 
             def forward(self, z):
-                return torch.cat([z, torch.zeros_like(z)], dim=1) + 0 * self.bias
+                return z + 0 * self.bias
 
         X = digits[:, 20:23]
-        fitted = make(NormalVAETransformer, decoder=Identity(), max_iter=1).fit(X)
+        fitted = make(NormalVAETransformer, decoder=Identity(), prior="normal", max_iter=1).fit(X)
         Z = (fitted.sample(20000, random_state=0) - fitted.shift_) / fitted.scale_
         np.testing.assert_allclose(Z.mean(axis=0), 0, atol=0.03)
         np.testing.assert_allclose(np.cov(Z.T), np.eye(3), atol=0.05)
@@ -344,7 +361,7 @@ class TestSampling:
 
 class TestStopping:
     def test_best_weights_are_kept(self, estimator_class, digits):
-        estimator = make(
+        estimator = make_plain(
             estimator_class, early_stopping=True, max_iter=300, n_iter_no_change=3, learning_rate_init=0.02
         )
         estimator.fit(digits[:200], X_val=digits[200:])
@@ -376,11 +393,11 @@ class TestStopping:
             make(estimator_class, max_iter=2).fit(digits, X_val=digits[:10])
 
     def test_validation_data_alone_only_records(self, estimator_class, digits):
-        with_val = make(estimator_class).fit(digits, X_val=digits[:50])
+        with_val = make_plain(estimator_class).fit(digits, X_val=digits[:50])
         assert len(with_val.history_["validation_elbo"]) == with_val.n_iter_ == 4
         assert with_val.history_["validation_elbo"][-1] == pytest.approx(with_val.score(digits[:50]), rel=1e-6)
         assert with_val.validation_scores_ is None
-        assert bits(with_val, digits) == bits(make(estimator_class).fit(digits), digits)
+        assert bits(with_val, digits) == bits(make_plain(estimator_class).fit(digits), digits)
 
     def test_split_leaves_validation_rows_out(self, digits):
         """A row that is set aside must not shape the units."""
@@ -415,9 +432,9 @@ class TestGoingOn:
         assert estimator.n_features_in_ == 10
 
     def test_partial_fit_trains_for_one_epoch(self, estimator_class, digits):
-        estimator = make(estimator_class, max_iter=1, warm_start=True)
+        estimator = make_plain(estimator_class, max_iter=1, warm_start=True)
         assert bits(estimator.partial_fit(digits), digits) == bits(
-            make(estimator_class, max_iter=1).fit(digits), digits
+            make_plain(estimator_class, max_iter=1).fit(digits), digits
         )
         for n_iter in range(2, 12):
             estimator.partial_fit(digits)
@@ -426,10 +443,10 @@ class TestGoingOn:
 
     def test_partial_fit_in_a_row_is_fit(self, estimator_class, digits):
         """The optimizer and the generators go on from call to call."""
-        stream = make(estimator_class)
+        stream = make_plain(estimator_class)
         for _ in range(4):
             stream.partial_fit(digits)
-        assert bits(stream, digits) == bits(make(estimator_class, max_iter=4).fit(digits), digits)
+        assert bits(stream, digits) == bits(make_plain(estimator_class, max_iter=4).fit(digits), digits)
 
     def test_partial_fit_survives_a_pickle(self, estimator_class, digits):
         stream = make(estimator_class).partial_fit(digits)
@@ -530,7 +547,7 @@ class TestFailingWell:
 class TestModules:
     @pytest.mark.draws_globally
     def test_a_users_module_is_never_changed(self, estimator_class, digits):
-        encoder, decoder = nn.Linear(64, 6), nn.Linear(3, 128 if estimator_class is NormalVAETransformer else 64)
+        encoder, decoder = nn.Linear(64, 6), nn.Linear(3, 64)
         weights = [p.detach().clone() for module in (encoder, decoder) for p in module.parameters()]
         fitted = make(estimator_class, encoder=encoder, decoder=decoder).fit(digits)
         now = [p for module in (encoder, decoder) for p in module.parameters()]
@@ -544,11 +561,12 @@ class TestModules:
         fitted = make(estimator_class, encoder=encoder.double()).fit(digits)
         assert bits(pickle.loads(pickle.dumps(fitted)), digits) == bits(fitted, digits)
 
+    @pytest.mark.filterwarnings("ignore:. of . components are active")
     @pytest.mark.draws_globally
     @pytest.mark.parametrize("batch_size", [23, 299])
     def test_batch_normalization_and_a_last_minibatch_of_one_row(self, estimator_class, digits, batch_size):
         encoder = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 6))
-        fitted = make(estimator_class, encoder=encoder, batch_size=batch_size, max_iter=2).fit(digits)
+        fitted = make_plain(estimator_class, encoder=encoder, batch_size=batch_size, max_iter=2).fit(digits)
         n_minibatches = int(fitted.module_.encoder.module[1].num_batches_tracked)
         assert n_minibatches == 2 * (300 // batch_size)
         assert np.isfinite(fitted.score(digits))
@@ -587,10 +605,11 @@ class Spare(nn.Module):
 
 class TestOddModules:
     def test_a_parameter_without_a_gradient(self, digits):
-        stream = make(NormalVAETransformer, encoder=Spare())
+        stream = make_plain(NormalVAETransformer, encoder=Spare())
         for _ in range(3):
             stream.partial_fit(digits)
-        assert bits(stream, digits) == bits(make(NormalVAETransformer, encoder=Spare(), max_iter=3).fit(digits), digits)
+        fitted = make_plain(NormalVAETransformer, encoder=Spare(), max_iter=3).fit(digits)
+        assert bits(stream, digits) == bits(fitted, digits)
 
     def test_freezing_between_calls(self, estimator_class, digits):
         module = Spare()
@@ -606,7 +625,9 @@ class TestOddModules:
         decoder = nn.utils.skip_init(nn.Linear, 3, 128).requires_grad_(False)
         nn.init.zeros_(decoder.weight)
         with pytest.raises(ValueError, match="There is nothing to train"):
-            make(NormalVAETransformer, encoder=Spare().requires_grad_(False), decoder=decoder).fit(digits)
+            make(NormalVAETransformer, encoder=Spare().requires_grad_(False), decoder=decoder, noise="network").fit(
+                digits
+            )
 
     def test_lazy_layers_are_drawn_from_random_state(self, digits):
         weights = []
@@ -620,8 +641,8 @@ class TestOddModules:
 
 @pytest.mark.parametrize("batch_size", [np.int64(50), 2**70])
 def test_batch_sizes(estimator_class, digits, batch_size):
-    expected = make(estimator_class, batch_size=min(int(batch_size), 300)).fit(digits)
-    assert bits(make(estimator_class, batch_size=batch_size).fit(digits), digits) == bits(expected, digits)
+    expected = make_plain(estimator_class, batch_size=min(int(batch_size), 300)).fit(digits)
+    assert bits(make_plain(estimator_class, batch_size=batch_size).fit(digits), digits) == bits(expected, digits)
 
 
 def test_numpy_parameters(estimator_class, digits):
@@ -674,8 +695,9 @@ def test_verbose_prints_a_line_an_epoch(estimator_class, digits, capsys):
             assert part in line
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 def test_beta_zero_ignores_the_prior(estimator_class, digits):
-    free, tied = (make(estimator_class, beta=beta, max_iter=60).fit(digits) for beta in (0.0, 20.0))
+    free, tied = (make(estimator_class, beta=beta, max_iter=60, batch_size=100).fit(digits) for beta in (0.0, 20.0))
     assert free.history_["kl"][-1] > 2 * tied.history_["kl"][-1]
     assert tied.loss_curve_[-1] == pytest.approx(
         20 * tied.history_["kl"][-1] - tied.history_["log_likelihood"][-1], rel=1e-6
@@ -716,6 +738,8 @@ def log_normal_table(seed):
     return np.exp(3 * rng.normal(size=(3000, 3)) @ rng.normal(size=(3, 40)))
 
 
+@pytest.mark.filterwarnings("ignore:Column .* of X has a standard deviation")
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 @pytest.mark.parametrize("seed", range(3))
 def test_heavy_tails_go_through(estimator_class, seed):
     X = log_normal_table(seed)
@@ -724,6 +748,7 @@ def test_heavy_tails_go_through(estimator_class, seed):
     assert np.isfinite(fitted.transform(X)).all()
 
 
+@pytest.mark.filterwarnings("ignore:Column 3 of X has a standard deviation")
 def test_a_broken_row_does_not_keep_a_fit_or_a_search_from_its_end(digits):
     X = digits.copy()
     X[7, 3] = 1e9
@@ -738,8 +763,10 @@ def test_a_broken_row_does_not_keep_a_fit_or_a_search_from_its_end(digits):
 def test_a_quiet_first_block(estimator_class, digits):
     parameters = {"data_range": (0, 16)} if estimator_class is ContinuousBernoulliVAETransformer else {}
     stream = make(estimator_class, **parameters).partial_fit(1e-3 * digits[:100])
-    for _ in range(5):
-        stream.partial_fit(digits)
+    expects = pytest.warns(UserWarning, match="times as far") if not parameters else contextlib.nullcontext()
+    with expects:
+        for _ in range(5):
+            stream.partial_fit(digits)
     assert np.isfinite(stream.score(digits))
 
 
@@ -769,6 +796,7 @@ class Wide(nn.Module):
         return self.out(self.convolution(x.unflatten(1, (1, 8, 8))).amax((2, 3)))
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 def test_the_width_of_a_users_module_is_measured(digits):
     fitted = make(NormalVAETransformer, encoder=Wide(), max_iter=1).fit(digits)
     assert fitted.module_.encoder_width == 50 * 6 * 6
@@ -780,7 +808,7 @@ def test_a_layer_that_two_modules_hold_is_copied_to_each(digits):
     shared = nn.Linear(6, 6)
     encoder, decoder = (
         nn.Sequential(nn.Linear(64, 6), shared),
-        nn.Sequential(nn.Linear(3, 6), shared, nn.Linear(6, 128)),
+        nn.Sequential(nn.Linear(3, 6), shared, nn.Linear(6, 64)),
     )
     before = shared.weight.detach().clone()
     module = make(NormalVAETransformer, encoder=encoder, decoder=decoder).fit(digits).module_
@@ -814,6 +842,7 @@ class Tied(nn.Module):
         return self.out(self.second(self.first(x)))
 
 
+@pytest.mark.filterwarnings("ignore:. of . components are active")
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_tied_weights_stay_tied(digits, method):
     estimator = make(NormalVAETransformer, encoder=Tied(), warm_start=True, max_iter=1)
@@ -828,7 +857,7 @@ def test_tied_weights_stay_tied(digits, method):
 def test_batch_normalization_of_single_rows_is_an_error_that_says_so(digits, batch_size, n_rows):
     encoder = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 6))
     with pytest.raises(ValueError, match=f"two rows or more in each; got batch_size={batch_size} and {n_rows} rows"):
-        make(NormalVAETransformer, encoder=encoder, batch_size=batch_size).fit(digits[:n_rows])
+        make(NormalVAETransformer, encoder=encoder, batch_size=batch_size, noise="shared").fit(digits[:n_rows])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -16,7 +16,8 @@ class PlainVAE(nn.Module):
     Parameters
     ----------
     model : {"normal", "continuous Bernoulli"}
-        Which one: the defaults of `NormalVAETransformer` or `ContinuousBernoulliVAETransformer` on 28 x 28 images.
+        Which one: that of `NormalVAETransformer` or of `ContinuousBernoulliVAETransformer` on 28 x 28 images, with
+        the settings that `training.MODELS` gives them.
     """
 
     def __init__(self, model):
@@ -24,7 +25,7 @@ class PlainVAE(nn.Module):
         self.model = model
         if model == "normal":
             self.encoder = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 40))
-            self.decoder = nn.Sequential(nn.Linear(20, 128), nn.Sigmoid(), nn.Linear(128, 1568))
+            self.decoder = nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 1568))
         else:
             self.encoder = nn.Sequential(
                 nn.Unflatten(1, (1, 28, 28)),

@@ -66,7 +66,7 @@ def epochs(X):
 
 
 def fits(X):
-    """Return seconds of whole fits with defaults, seconds to the end of the first epoch, and peak memory."""
+    """Return seconds of whole fits, seconds to the end of the first epoch, and peak memory."""
     results = []
     for network, (model, parameters) in NETWORKS.items():
         for batch_size in (128, 512):

@@ -19,18 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-
-from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from training import MODELS as ESTIMATORS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 MODELS = {
-    "normal, 128": lambda: NormalVAETransformer(max_iter=1, random_state=0),
-    "normal, 512": lambda: NormalVAETransformer(max_iter=1, batch_size=512, random_state=0),
-    "CB, 128": lambda: ContinuousBernoulliVAETransformer(max_iter=1, data_range=(0, 255), random_state=0),
-    "CB, 512": lambda: ContinuousBernoulliVAETransformer(
-        max_iter=1, data_range=(0, 255), batch_size=512, random_state=0
-    ),
+    "normal, 128": lambda: ESTIMATORS["normal"](random_state=0),
+    "normal, 512": lambda: ESTIMATORS["normal"](batch_size=512, random_state=0),
+    "CB, 128": lambda: ESTIMATORS["continuous Bernoulli"](data_range=(0, 255), random_state=0),
+    "CB, 512": lambda: ESTIMATORS["continuous Bernoulli"](data_range=(0, 255), batch_size=512, random_state=0),
 }
 
 

@@ -69,7 +69,7 @@ CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
 
 def make_search(n_epochs):
     """Return a search over the size of the latent space and the weight of its prior, 24 fits of much the same cost."""
-    vae = NormalVAETransformer(hidden_layer_sizes=128, max_iter=n_epochs, random_state=0)
+    vae = NormalVAETransformer(prior="normal", batch_size=128, max_iter=n_epochs, random_state=0)
     pipeline = Pipeline([("vae", vae), ("classifier", LogisticRegression(max_iter=2000))])
     grid = {"vae__n_components": [2, 5, 10, 20], "vae__beta": [0.5, 1.0]}
     return GridSearchCV(pipeline, grid, cv=3, n_jobs=-1, refit=False)

@@ -1,5 +1,9 @@
 """Epochs of training: this library, its alternatives, and the matrix products that nobody can avoid."""
 
+import sys
+from functools import partial
+from pathlib import Path
+
 import torch
 from alternatives import data_loader_loop, index_tensor_loop, pythae_epoch, skorch_epoch
 from harness import images, in_turn, quartiles, ratios
@@ -8,9 +12,19 @@ from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Rows
 from skvae._fit.distributed import Group
 from skvae._fit.run import Run, Seeds
+from skvae._fit.schedule import Plan
 from skvae._model.build import build_vae
 
-MODELS = {"normal": NormalVAETransformer, "continuous Bernoulli": ContinuousBernoulliVAETransformer}
+sys.path.append(str(Path(__file__).parents[1]))  # where the package `study` lies
+
+from study.models import CONTINUOUS_BERNOULLI, NORMAL
+
+# What is timed: the study's settings, so that the alternatives train the same. They have no start, no mixture and no
+# schedule of a number of epochs. The decoder of the normal model is the library's own, with ReLU.
+MODELS = {
+    "normal": partial(NormalVAETransformer, **NORMAL),
+    "continuous Bernoulli": partial(ContinuousBernoulliVAETransformer, **CONTINUOUS_BERNOULLI),
+}
 
 # Inputs and outputs of each layer; the first of each model reads data, of which no gradient is needed.
 LAYERS = {
@@ -21,23 +35,13 @@ LAYERS = {
 
 def make_run(model, X, batch_size, device, **parameters):
     """Return a training as `fit` begins it, and its rows."""
-    estimator = MODELS[model](**parameters)
-    likelihood = estimator.make_likelihood()
+    estimator = MODELS[model](batch_size=batch_size, **parameters)
+    likelihood = estimator.make_likelihood(X.shape[1])
     units = likelihood.learn_units(X)
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
-    run = Run(
-        vae,
-        Seeds(0, 0, 0, 0),
-        Group(),
-        learning_rate=estimator.learning_rate_init,
-        clip_value=estimator.clip_value,
-        batch_size=batch_size,
-        beta=estimator.beta,
-        history={},
-        hooks=[],
-    )
-    return run, rows
+    plan = Plan.of_fit(estimator, len(X))
+    return Run(vae, Seeds(0, 0, 0, 0, 0), Group(), plan, history={}, hooks=[]), rows
 
 
 def skvae_epoch(model, X, batch_size):

@@ -13,6 +13,10 @@ model of one digit finds the others about as well as a probabilistic PCA does, a
 # The model is fitted to eights alone. Then it scores eights that it has not seen, and all other digits: these should
 # get lower scores. The model to beat is a probabilistic PCA, whose log density is ``PCA.score_samples``; it is fitted
 # in a moment.
+#
+# ``noise="shared"`` gives all pixels one noise level, as a PCA has. By default each pixel has its own, and a pixel that
+# is white in nearly all eights has a very small one. An eight with some ink there then gets a low score. That makes the
+# density higher on average, but it finds the other digits less well.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,11 +34,13 @@ others = X[y != 8]
 rows = np.concatenate([eights_test, others])
 is_other = np.repeat([0, 1], [len(eights_test), len(others)])
 
-vae = NormalVAETransformer(n_components=5, max_iter=400, random_state=0).fit(eights)
+vae = NormalVAETransformer(n_components=5, noise="shared", random_state=0).fit(eights)
 pca = PCA(5).fit(eights)
 scores = {"VAE, ELBO": vae.score_samples(rows), "PCA, log density": pca.score_samples(rows)}
 for name, score in scores.items():
     print(f"{name}: area under the ROC curve {roc_auc_score(is_other, -score):.4f}")
+by_pixel = NormalVAETransformer(n_components=5, random_state=0).fit(eights)
+print(f"with a level for each pixel: {roc_auc_score(is_other, -by_pixel.score_samples(rows)):.4f}")
 
 # %%
 # What it does not see

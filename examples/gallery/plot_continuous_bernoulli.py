@@ -51,26 +51,27 @@ from skvae.likelihoods import ContinuousBernoulliLikelihood
 class BernoulliLikelihood(ContinuousBernoulliLikelihood):
     """Bernoulli likelihood, of gray values that it was not made for. Its range is that of its parent."""
 
-    def log_prob(self, x, logits):
+    def log_prob(self, x, parameters):
+        logits = self.logits(parameters)
         return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
 
-    def mean(self, logits):
-        return logits.sigmoid()
+    def mean(self, parameters):
+        return self.logits(parameters).sigmoid()
 
-    def sample(self, logits, generator):
-        return torch.bernoulli(logits.sigmoid().cpu(), generator=generator).to(logits.device)
+    def sample(self, parameters, generator):
+        return torch.bernoulli(self.mean(parameters).cpu(), generator=generator).to(parameters.device)
 
 
 class BernoulliVAETransformer(ContinuousBernoulliVAETransformer):
     """Variational autoencoder with a Bernoulli likelihood."""
 
-    def make_likelihood(self):
-        return BernoulliLikelihood(self.data_range)
+    def make_likelihood(self, n_features):
+        return BernoulliLikelihood(self.data_range, self.min_scale)
 
 
 X, _ = load_digits(return_X_y=True)
 dense = {"encoder": "dense", "hidden_layer_sizes": 128, "dropout": 0.0}
-common = {"n_components": 10, "max_iter": 100, "random_state": 0}
+common = {"n_components": 10, "max_iter": 50, "random_state": 0}
 vaes = {
     "Bernoulli": BernoulliVAETransformer(data_range=(0, 16), **dense, **common),
     "continuous Bernoulli": ContinuousBernoulliVAETransformer(data_range=(0, 16), **dense, **common),

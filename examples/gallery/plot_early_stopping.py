@@ -20,15 +20,14 @@ from skvae.inspection import SamplesDisplay, TrainingCurveDisplay
 
 X, _ = load_digits(return_X_y=True)
 monitor = SampleMonitor(n_samples=10, epochs=(1, 3, 10, 30), random_state=0)
-vae = NormalVAETransformer(
-    10, hidden_layer_sizes=512, learning_rate_init=3e-3, early_stopping=True, max_iter=500, random_state=0
-)
+vae = NormalVAETransformer(10, hidden_layer_sizes=512, learning_rate_init=3e-3, early_stopping=True, random_state=0)
 vae.set_callbacks(monitor).fit(X)
 print(f"stopped after {vae.n_iter_} epochs; best validation ELBO {vae.best_validation_score_:.1f} nats")
 
 # %%
-# On the training rows the ELBO goes on rising when on the validation rows it no longer does. The KL term rises from
-# near zero as the components come into use; see :doc:`/guide/reading_a_fit`.
+# On the training rows the ELBO goes on rising when on the validation rows it no longer does. All components are in use
+# from the first epoch on, since the fit begins at probabilistic PCA, and the KL term rises as they say more of each
+# image; see :doc:`/guide/reading_a_fit`.
 
 figure, axes = plt.subplots(2, 1, figsize=(7, 6.4), height_ratios=(3, 2), layout="constrained")
 TrainingCurveDisplay.from_estimator(vae, ax=axes[0])

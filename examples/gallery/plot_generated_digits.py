@@ -3,12 +3,14 @@
 Generated digits
 ================
 
-Digits that nobody has written: random latent components, drawn from the prior N(0, I), and decoded. The same with
-observation noise, which is what the model takes real images to be like, and the same from PCA.
+Digits that nobody has written: random latent components, drawn from the prior and decoded. The same with observation
+noise, which is what the model takes real images to be like, and the same from PCA.
 """
 
 # %%
-# `sample` returns the mean image of each draw. With ``observation_noise=True`` every pixel is drawn as well, from the
+# The prior is N(0, I) in training. When training has ended, a mixture of normal distributions is fitted to where the
+# latent components of the digits lie, and takes its place (``prior="mixture"``, the default). `sample` returns the mean
+# image of each draw. With ``observation_noise=True`` every pixel is drawn as well, from the
 # distribution that the decoder gives it: such images have the noise that the model ascribes to real ones.
 
 import matplotlib.pyplot as plt
@@ -20,9 +22,9 @@ from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.inspection import SamplesDisplay
 
 X, _ = load_digits(return_X_y=True)
-normal = NormalVAETransformer(n_components=10, random_state=0).fit(X)
+normal = NormalVAETransformer(n_components=10, max_iter=60, random_state=0).fit(X)
 bernoulli = ContinuousBernoulliVAETransformer(
-    n_components=10, encoder="dense", hidden_layer_sizes=128, dropout=0, data_range=(-0.25, 16.25), random_state=0
+    n_components=10, encoder="dense", hidden_layer_sizes=128, dropout=0, data_range=(0, 16), max_iter=60, random_state=0
 ).fit(X)
 
 # %%

@@ -8,8 +8,8 @@ With two components, all that a model knows can be looked at: where the images l
 
 # %%
 # Each digit is a point: above on the left at its two principal components, on the right at the mean that the encoder of
-# a VAE gives it. Below, the plane of the VAE is decoded on a grid of quantiles of the prior N(0, I), so that each image
-# stands for as much of the prior as any other. It ends at 1.6; most sixes and fours lie further out.
+# a VAE gives it. Below, the plane of the VAE is decoded on a grid of quantiles of N(0, I), with which the VAE is
+# trained, so that each image stands for as much of N(0, I) as any other. It ends at 1.6; many points lie further out.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
@@ -19,7 +19,7 @@ from skvae import NormalVAETransformer
 from skvae.inspection import LatentDisplay
 
 X, y = load_digits(return_X_y=True)
-vae = NormalVAETransformer(n_components=2, max_iter=300, random_state=0).fit(X)
+vae = NormalVAETransformer(n_components=2, random_state=0).fit(X)
 
 figure, axes = plt.subplot_mosaic([["pca", "vae"], ["plane", "plane"]], figsize=(8, 9), layout="constrained")
 LatentDisplay.from_estimator(PCA(2).fit(X), X, y, kind="scatter", ax=axes["pca"], s=8)

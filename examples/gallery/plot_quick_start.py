@@ -10,7 +10,8 @@ Besides, it says how probable a row is, and makes new ones.
 # %%
 # Fit
 # ---
-# The digits of scikit-learn are 1,797 images of 8 x 8 pixels. They need not be scaled before.
+# The digits of scikit-learn are 1,797 images of 8 x 8 pixels. Pixels need not be scaled before, and nothing else
+# needs to be set: training begins at the linear model, and goes on for as many steps as the data need.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits

@@ -74,7 +74,7 @@ def latent_size():
     X, y = load_digits(return_X_y=True)
     X, X_test = train_test_split(X, test_size=0.25, stratify=y, random_state=0)
     sizes = [1, 2, 4, 7, 10, 15, 20, 30, 40]
-    vaes = [NormalVAETransformer(size, max_iter=300, random_state=0).fit(X) for size in sizes]
+    vaes = [NormalVAETransformer(size, random_state=0).fit(X) for size in sizes]
     elbos = [vae.score(X_test) for vae in vaes]
     errors = [reconstruction_mse(vae, X_test) for vae in vaes]
     active = [int((vae.transform(X_test).var(axis=0) > 0.05).sum()) for vae in vaes]
@@ -106,9 +106,9 @@ def pca_and_vae():
     names = {
         "pixels": "pixels",
         "pca": "PCA",
-        "normal_vae": "normal VAE",
-        "continuous_bernoulli_vae": "CB VAE, the study's",
-        "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
+        "normal_vae, study": "normal VAE, the study's",
+        "continuous_bernoulli_vae, study": "CB VAE, the study's",
+        "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
     }
     classifiers = {"logistic": "logistic regression", "simple_cnn": "simple CNN", "multilayer_cnn": "multilayer CNN"}
     figure, axes = plt.subplots(2, 1, figsize=(7, 6), layout="constrained", sharex=True)

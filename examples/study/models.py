@@ -1,6 +1,9 @@
 """What is compared: data, representations and classifiers, by the names that the tables have."""
 
+from itertools import chain, pairwise
+
 import numpy as np
+import torch
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -8,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
@@ -15,26 +19,60 @@ from skvae.datasets import fetch_fashion_mnist
 from skvae.model_selection import RegimeSplit
 
 REGIMES = ("large", "small")
-REPRESENTATIONS = ("pixels", "pca", "normal_vae", "continuous_bernoulli_vae")
 
-# The largest value of a pixel.
+# The main job compares these, the VAEs at the defaults of their estimators. The full run has the study's as well.
+REPRESENTATIONS = ("pixels", "pca", "normal_vae", "continuous_bernoulli_vae")
+COMPARED = (*REPRESENTATIONS, "normal_vae, study", "continuous_bernoulli_vae, study")
+
+# The number of pixels of an image, and the largest value of one.
+N_PIXELS = {"digits": 64, "fashion-mnist": 784}
 HIGHEST = {"digits": 16, "fashion-mnist": 255}
 
-# Each model, and what differs in it from the defaults of its estimator.
-CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
-DENSE_512 = {"hidden_layer_sizes": (512,)}
+# The standard deviation of all pixels, in units of `scale_`, the root mean square around the mean of each pixel.
+DEVIATION = {"digits": 1.389, "fashion-mnist": 1.197}
+
+N_COMPONENTS = 20
+
+# How the study trains.
+STUDY = {
+    "init": "random",
+    "prior": "normal",
+    "learning_rate": "constant",
+    "learning_rate_init": 1e-3,
+    "weight_decay": 0.0,
+    "batch_size": 128,
+    "max_iter": 200,
+    "clip_value": 2.0,
+}
+
+# Its two models. The decoder of the normal one is a module of its own, `sigmoid_decoder`, and its `min_scale` is given
+# here in standard deviations of all pixels, and so independently of the units. The other one's is as good as no bound.
 DENSE_128 = {"encoder": "dense", "hidden_layer_sizes": (128,), "dropout": 0.0}
+CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
+NORMAL = STUDY | {"noise": "network", "min_scale": 0.4} | DENSE_128
+CONTINUOUS_BERNOULLI = STUDY | {"min_scale": 1e-6} | CONV_512
+
+# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes.
+DENSE_512 = {"hidden_layer_sizes": (512,)}
 MARGIN = {"data_range": (-4, 259)}
 VAES = {
     "normal_vae": (NormalVAETransformer, {}),
-    "normal_vae, dense 512": (NormalVAETransformer, DENSE_512),
-    "normal_vae, conv 512": (NormalVAETransformer, CONV_512),
     "continuous_bernoulli_vae": (ContinuousBernoulliVAETransformer, {}),
-    "continuous_bernoulli_vae, dense 128": (ContinuousBernoulliVAETransformer, DENSE_128),
-    "continuous_bernoulli_vae, data_range=(-4, 259)": (ContinuousBernoulliVAETransformer, MARGIN),
-    "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)": (
+    "normal_vae, study": (NormalVAETransformer, NORMAL),
+    "continuous_bernoulli_vae, study": (ContinuousBernoulliVAETransformer, CONTINUOUS_BERNOULLI),
+    "normal_vae, study, dense 512": (NormalVAETransformer, NORMAL | DENSE_512),
+    "normal_vae, study, conv 512": (NormalVAETransformer, NORMAL | CONV_512),
+    "continuous_bernoulli_vae, study, dense 128": (
         ContinuousBernoulliVAETransformer,
-        DENSE_128 | MARGIN,
+        CONTINUOUS_BERNOULLI | DENSE_128,
+    ),
+    "continuous_bernoulli_vae, study, data_range=(-4, 259)": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | MARGIN,
+    ),
+    "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | DENSE_128 | MARGIN,
     ),
 }
 
@@ -56,18 +94,42 @@ def from_unit(X, highest):
     return X * highest
 
 
-def representation(name, dataset, n_epochs, seed):
-    """Return the representation of this name, not fitted."""
+def sigmoid_decoder(hidden_layer_sizes, dropout, n_pixels, seed):
+    """Return the decoder of the study's normal model: means, then values that standard deviations are made of."""
+    widths = [N_COMPONENTS, *reversed(hidden_layer_sizes)]
+    with torch.random.fork_rng(devices=[]):  # layers come with weights from torch's global generator
+        hidden = [(nn.Linear(*pair), nn.Sigmoid(), nn.Dropout(dropout)) for pair in pairwise(widths)]
+        decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], 2 * n_pixels))
+    generator = torch.Generator().manual_seed(seed)
+    for layer in decoder:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+    return decoder
+
+
+def representation(name, dataset, n_epochs, seed, **changes):
+    """Return the representation of this name, not fitted.
+
+    `n_epochs` is that of VAEs; None leaves it to the library, or to the study. `changes` are other parameters.
+    """
     highest = {"highest": HIGHEST[dataset]}
     scale = FunctionTransformer(to_unit, from_unit, kw_args=highest, inv_kw_args=highest)
     if name == "pixels":
         return scale
     if name == "pca":
-        return Pipeline([("scale", scale), ("pca", PCA(20, random_state=seed))])
+        return Pipeline([("scale", scale), ("pca", PCA(N_COMPONENTS, random_state=seed))])
     estimator, parameters = VAES[name]
-    if estimator is ContinuousBernoulliVAETransformer:
-        parameters = {"data_range": (0, HIGHEST[dataset])} | parameters
-    return estimator(max_iter=n_epochs, random_state=seed, **parameters)
+    parameters = parameters | changes
+    if n_epochs is not None:
+        parameters["max_iter"] = n_epochs
+    if name.startswith("normal_vae, study"):
+        shape = parameters["hidden_layer_sizes"], parameters["dropout"]
+        parameters["decoder"] = sigmoid_decoder(*shape, N_PIXELS[dataset], seed)
+        parameters["min_scale"] *= DEVIATION[dataset]
+    elif name.startswith("continuous_bernoulli_vae, study"):
+        parameters.setdefault("data_range", (0, HIGHEST[dataset]))
+    return estimator(N_COMPONENTS, random_state=seed, **parameters)
 
 
 def classifiers(n_epochs, seed, activation="relu"):

@@ -1,8 +1,9 @@
 """Score images that a model of Fashion-MNIST has never seen the like of, and images that are no images of clothes.
 
-The models are fitted to the 60,000 training images. A score is good for finding anomalies where it is lower for them
-than for test images: the area under the ROC curve (AUC) is the probability of that for a random pair, so that 0.5 is
-chance, and below 0.5 anomalies look more usual than what the model was fitted to.
+The models, two VAEs with the study's settings and a PCA, are fitted to the 60,000 training images. A score is good for
+finding anomalies where it is lower for them than for test images: the area under the ROC curve (AUC) is the probability
+of that for a random pair, so that 0.5 is chance, and below 0.5 anomalies look more usual than what the model was fitted
+to.
 
     python examples/study/out_of_distribution.py        # some ten minutes; table and figure of docs/guide/scores.md
 """
@@ -23,11 +24,11 @@ from sklearn.decomposition import PCA
 from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.metrics import roc_auc_score
 
-from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae.datasets import fetch_fashion_mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package `study` lies
 
+from study.models import representation
 from study.report import markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -109,10 +110,10 @@ def main():
     X, _ = fetch_fashion_mnist(subset="train", return_X_y=True)
     X_test, _ = fetch_fashion_mnist(subset="test", return_X_y=True)
     images = {"clothes": X_test[-N_IMAGES:], **others(X_test)}
-    dense = {"encoder": "dense", "hidden_layer_sizes": 128, "dropout": 0.0, "data_range": (-4, 259)}
+    margin = "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)"
     models = {
-        "normal VAE": NormalVAETransformer(max_iter=options.epochs, random_state=0),
-        "CB VAE": ContinuousBernoulliVAETransformer(max_iter=options.epochs, random_state=0, **dense),
+        "normal VAE": representation("normal_vae, study", "fashion-mnist", options.epochs, 0),
+        "CB VAE": representation(margin, "fashion-mnist", options.epochs, 0),
         "PCA": PCA(20, random_state=0),
     }
     scores = {}

@@ -84,6 +84,15 @@ def judge(model, judging, train, test, seed=0):
     }
 
 
+def judge_piece(piece, options, judging, train, test):
+    """Return all measures of the model of a piece. They are kept by piece, since modules have no lasting hash."""
+    model = full.fit_representation(piece, options)["fitted"]
+    start = time.perf_counter()
+    measured = judge(model, judging, train, test)
+    print(f"{piece.representation}, {piece.regime}: judged in {time.perf_counter() - start:.0f} s", flush=True)
+    return measured
+
+
 def real(judging, train, test, seed=0):
     """Return the measures of real images, to be seen beside those of models."""
     few, labels = resample(*train, replace=False, n_samples=N_IMAGES, random_state=seed)
@@ -107,9 +116,6 @@ def measure(options):
         for piece in full.plan():
             wanted = (piece.regime, piece.seed, piece.protocol, piece.activation) == (regime, 0, "refit", "relu")
             if wanted and piece.representation != "pixels" and full.piece_path(piece, options).exists():
-                model = full.fit_representation(piece, options)["fitted"]
-                start = time.perf_counter()
-                figures = memory.cache(judge)(model, judging, train, test)
+                figures = memory.cache(judge_piece, ignore=["options"])(piece, options, judging, train, test)
                 measured.append({"model": piece.representation, "regime": regime, **figures})
-                print(f"{piece.representation}, {regime}: judged in {time.perf_counter() - start:.0f} s", flush=True)
     return measured

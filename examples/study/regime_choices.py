@@ -1,8 +1,9 @@
-"""Choose what the regime comparison leaves open, in each regime on a validation part of its own training images.
+"""Choose what the study leaves open, in each regime on a validation part of its own training images.
 
 The training images of a regime are split five to one; everything is fitted to the larger part and measured on the
-smaller. What is measured: what the weight of the KL term, the size of the network, the scale floor and the scaling of
-the latents are worth to classifiers; how far `data_range` of the continuous Bernoulli VAE reaches beyond the pixels, 0
+smaller. The models are the study's, with one or two changes. What is measured: what the weight of the KL term, the
+size of the network, the scale floor (in standard deviations of all pixels) and the scaling of the latents are worth to
+classifiers; how far `data_range` of the continuous Bernoulli VAE reaches beyond the pixels, 0
 to 255; and for the CNNs the activation of the convolution and the number of epochs. What is measured already is not
 measured again.
 
@@ -29,17 +30,17 @@ from study import models
 # As many steps in either regime: epochs of a dense VAE on 50,000 images and on 8,333.
 N_EPOCHS = {"large": 40, "small": 240}
 
-CB_DENSE = "continuous_bernoulli_vae, dense 128"
-CB_MARGIN = "continuous_bernoulli_vae, dense 128, data_range=(-4, 259)"
+CB_DENSE = "continuous_bernoulli_vae, study, dense 128"
+CB_MARGIN = "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)"
 
 CHANGES = [
-    ("normal_vae", {}),
-    ("normal_vae", {"beta": 0.5}),
-    ("normal_vae", {"beta": 0.2}),
-    ("normal_vae", {"beta": 0.1}),
-    ("normal_vae", {"hidden_layer_sizes": (512,)}),
-    ("normal_vae", {"hidden_layer_sizes": (512,), "beta": 0.2}),
-    ("normal_vae", {"min_scale": 0.3}),
+    ("normal_vae, study", {}),
+    ("normal_vae, study", {"beta": 0.5}),
+    ("normal_vae, study", {"beta": 0.2}),
+    ("normal_vae, study", {"beta": 0.1}),
+    ("normal_vae, study", {"hidden_layer_sizes": (512,)}),
+    ("normal_vae, study", {"hidden_layer_sizes": (512,), "beta": 0.2}),
+    ("normal_vae, study", {"min_scale": 0.3}),
     *((CB_DENSE, {"data_range": (-margin, 255 + margin)}) for margin in (0, 0.5, 4, 8, 16)),
     (CB_MARGIN, {"beta": 0.2}),
     (CB_MARGIN, {"hidden_layer_sizes": (512,), "beta": 0.2}),
@@ -49,7 +50,7 @@ CHANGES = [
 def measure_model(regime, model, change, X, y, X_val, y_val):
     """Fit a VAE that differs from one of the study and return what it and its latents are worth."""
     change = {name: tuple(value) if isinstance(value, list) else value for name, value in change.items()}
-    vae = models.representation(model, "fashion-mnist", N_EPOCHS[regime], 0).set_params(**change).fit(X)
+    vae = models.representation(model, "fashion-mnist", N_EPOCHS[regime], 0, **change).fit(X)
     latents, latents_val = vae.transform(X), vae.transform(X_val)
     scaler = StandardScaler().fit(latents)
     scaled, scaled_val = scaler.transform(latents), scaler.transform(latents_val)

@@ -1,11 +1,11 @@
-"""Compare representations in two data regimes: pixels, PCA and both VAEs, under three classifiers.
+"""Compare representations in two data regimes: pixels, PCA and both VAEs with their defaults, under three classifiers.
 
 In the large regime everything is trained on the larger part of the data and tested on the smaller, in the small regime
 the other way round; every representation is fitted to the training part of its regime alone. All of it is one grid
 search of scikit-learn. The script prints the table of test accuracies, and saves it and the figures.
 
-    python examples/study/regime_comparison.py                                  # digits, two minutes
-    python examples/study/regime_comparison.py --dataset fashion-mnist          # 70,000 images, some hours
+    python examples/study/regime_comparison.py                                  # digits, a minute
+    python examples/study/regime_comparison.py --dataset fashion-mnist          # 70,000 images, an hour or so
     python examples/study/regime_comparison.py --dataset fashion-mnist --full   # the whole study, many hours; resumable
 """
 
@@ -64,15 +64,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--dataset", choices=models.HIGHEST, default="digits")
     parser.add_argument("--full", action="store_true", help="all seeds, variants and protocols, on Fashion-MNIST")
-    parser.add_argument("--epochs", type=int, help="of each VAE (default: 200, on Fashion-MNIST 25 unless full)")
+    parser.add_argument("--epochs", type=int, help="of each VAE (default: what it has by itself, on digits 50)")
     parser.add_argument("--classifier-epochs", type=int, default=20, help="of each CNN (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, help="folder for all that comes out (default: examples/output/DATASET)")
     options = parser.parse_args()
     options.output = options.output or Path("examples/output") / (options.dataset + "-full" * options.full)
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.epochs is None:
-        options.epochs = 25 if options.dataset == "fashion-mnist" and not options.full else 200
+    if options.epochs is None and options.dataset == "digits":
+        options.epochs = 50
     warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels, logistic regression takes thousands of iterations
     warnings.filterwarnings("ignore", message=".*does not support callbacks")  # PCA has no epochs to report
     if options.full:

@@ -256,7 +256,10 @@ class Identity:
         for name in ("checkpoint", "device", "verbose"):
             del parameters[name]
         identity = {"skvae": __version__, "estimator": f"{type(estimator).__module__}.{type(estimator).__qualname__}"}
-        parts = {"code of the estimator": type(estimator), "likelihood": estimator.make_likelihood()}
+        parts = {
+            "code of the estimator": type(estimator),
+            "likelihood": estimator.make_likelihood(self._data["X"].shape[1]),
+        }
         parts |= parameters | self._data
         identity |= {name: _named_fingerprint(name, value) for name, value in parts.items()}
         identity["device"] = self._device.type

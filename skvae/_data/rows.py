@@ -13,7 +13,17 @@ from torch import Tensor
 
 from skvae._data.checks import LARGEST
 
-__all__ = ["Batch", "Rows", "Units", "as_tensor", "blocks", "check_float32", "extent", "mean_and_std", "split_rows"]
+__all__ = [
+    "Batch",
+    "Rows",
+    "Units",
+    "as_tensor",
+    "blocks",
+    "center_and_spread",
+    "check_float32",
+    "extent",
+    "split_rows",
+]
 
 # Entries in one block of data that is read to learn something of all of it.
 _BLOCK_ENTRIES = 1 << 16
@@ -50,14 +60,14 @@ class Batch:
         return len(self.x)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Units:
     """The units in which a likelihood works: ``u = (x - shift) / scale`` for a value x of the data.
 
     Parameters
     ----------
-    shift : float
-        What is subtracted.
+    shift : float or ndarray of shape (n_features,), float64
+        What is subtracted: one number, or one for each feature.
     scale : float
         What is divided by; positive.
     low : float, default=-1e6
@@ -72,44 +82,53 @@ class Units:
         When `shift` or `scale` is not finite, or `scale` is not positive.
     """
 
-    shift: float
+    shift: float | NDArray[np.float64]
     scale: float
     low: float = -1e6
     high: float = 1e6
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.shift) and math.isfinite(self.scale) and self.scale > 0):
+        if not (np.isfinite(self.shift).all() and math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"Units must have a finite shift and a positive scale; got {self.shift}, {self.scale}.")
+        if isinstance(self.shift, np.ndarray):
+            shift = self.shift.copy()
+            shift.setflags(write=False)
+            object.__setattr__(self, "shift", shift)
+
+    @property
+    def largest_shift(self) -> float:
+        """The largest absolute value of the shift."""
+        return float(np.abs(self.shift).max())
 
     @property
     def fit_float32(self) -> bool:
         """Whether float32 is enough to map float32 values."""
-        is_within = max(abs(self.shift), self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
-        return is_within and abs(self.shift) <= _LARGEST_SHIFT * self.scale
+        is_within = max(self.largest_shift, self.scale) < _LARGEST_IN_FLOAT32 and self.scale > _SMALLEST_IN_FLOAT32
+        return is_within and self.largest_shift <= _LARGEST_SHIFT * self.scale
 
     @property
     def dtype(self) -> type[np.floating[Any]]:
         """Float64 if float32 cannot resolve a thousandth of a scale near the shift, else float32."""
-        is_coarse = abs(self.shift) * float(np.finfo(np.float32).eps) > 1e-3 * self.scale
+        is_coarse = self.largest_shift * float(np.finfo(np.float32).eps) > 1e-3 * self.scale
         return np.float64 if is_coarse else np.float32
 
-    def apply(self, block: Tensor, dtype: torch.dtype) -> Tensor:
+    def apply(self, block: Tensor, shift: Tensor) -> Tensor:
         """Return the values in these units, clipped.
 
         Parameters
         ----------
         block : Tensor
             Values of the data, of any real dtype. It is not written to.
-        dtype : torch.dtype
-            The dtype to compute in.
+        shift : Tensor
+            The shift, on the device of `block`. Its dtype is the one to compute in.
 
         Returns
         -------
         Tensor of the shape of `block`
-            In `dtype`.
+            In the dtype of `shift`.
         """
-        converted = block.to(dtype)
-        converted = converted.sub(self.shift) if converted is block else converted.sub_(self.shift)
+        converted = block.to(shift.dtype)
+        converted = converted.sub(shift) if converted is block else converted.sub_(shift)
         converted = converted.div_(self.scale)
         return converted if self._holds_all(block.dtype) else converted.clamp_(self.low, self.high)
 
@@ -118,7 +137,8 @@ class Units:
         if dtype.is_floating_point or dtype.itemsize > 2:
             return False
         ends = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-        return all(self.low <= (end - self.shift) / self.scale <= self.high for end in ends)
+        shifts = np.min(self.shift), np.max(self.shift)
+        return all(self.low <= (end - shift) / self.scale <= self.high for end in ends for shift in shifts)
 
     def invert(self, u: NDArray[Any]) -> NDArray[Any]:
         """Return the values of the data.
@@ -173,7 +193,11 @@ class Rows:
         self.X, self.units, self.device = X, units, device
         self._index: Tensor | None = None
         narrow = np.result_type(X.dtype, np.float32) == np.float32 and units.fit_float32
-        self._dtype = torch.float32 if narrow else torch.float64
+        self._shift = torch.tensor(
+            units.shift,
+            dtype=torch.float32 if narrow else torch.float64,
+            device=device if device.type == "cuda" else "cpu",
+        )
         # The data as a tensor: on the device, or in the memory of X.
         self._source = None
         if device.type == "cuda":
@@ -189,6 +213,10 @@ class Rows:
         chosen = copy.copy(self)
         chosen._index = self.place(torch.from_numpy(index))
         return chosen
+
+    def between(self, first: int, stop: int) -> "Rows":
+        """Return the rows from `first` to the one before `stop`."""
+        return self.subset(np.arange(first, stop))
 
     def __len__(self) -> int:
         return len(self.X) if self._index is None else len(self._index)
@@ -224,7 +252,7 @@ class Rows:
         return block.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else block
 
     def _convert(self, block: Tensor) -> Batch:
-        return Batch(self.units.apply(block, self._dtype).to(self.device, torch.float32))
+        return Batch(self.units.apply(block, self._shift).to(self.device, torch.float32))
 
     def blocks(self, n_rows: int) -> Iterator[Batch]:
         """Yield all rows in order, at most `n_rows` at a time."""
@@ -281,36 +309,30 @@ def check_float32(X: NDArray[Any], name: str) -> None:
         extent(X, name=name)
 
 
-def mean_and_std(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of all entries, computed in float64; the deviation of a constant is 1."""
-    low, high = extent(X, index)
-    spread = high - low
-    if spread == 0:
-        return low, 1.0
-    n_entries = (len(X) if index is None else len(index)) * X.shape[1]
-    mean = math.fsum(np.sum(block, dtype=np.float64) for block in blocks(X, index)) / n_entries
-    deviations = (np.subtract(block, mean, dtype=np.float64) / spread for block in blocks(X, index))
-    squares = (np.square(deviation).sum() for deviation in deviations)
-    return mean, spread * math.sqrt(math.fsum(squares) / n_entries)
+def center_and_spread(
+    X: NDArray[Any], index: NDArray[np.intp] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column, computed in float64, a few rows at a time.
 
-
-def split_rows(
-    n_samples: int, validation_fraction: float, seed: int
-) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
-    """Return the rows to train on, None being all, and those to set aside for validation.
-
-    Raises
-    ------
-    ValueError
-        When no row is left to train on.
+    Those of a constant column are the constant and 0, to the last bit.
     """
-    n_validation = math.ceil(validation_fraction * n_samples)
-    if n_validation == 0:
+    extent(X, index)
+    n_rows = len(X) if index is None else len(index)
+    mean, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
+    for block in blocks(X, index):
+        mean += np.sum(block, axis=0, dtype=np.float64) / n_rows
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    mean = np.clip(mean, low, high).astype(np.float64)  # the ends may be of a wider type
+    largest = float((high - low).max()) or 1.0
+    squares = np.zeros(X.shape[1])
+    for block in blocks(X, index):
+        squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
+    return mean, largest * np.sqrt(squares / n_rows)
+
+
+def split_rows(n_samples: int, n_aside: int, seed: int) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
+    """Return the rows to train on, None being all, and `n_aside` rows to set aside, drawn at random."""
+    if n_aside == 0:
         return None, np.empty(0, np.intp)
-    if n_validation >= n_samples:
-        raise ValueError(
-            f"early_stopping=True sets aside validation_fraction={validation_fraction} of the rows, which leaves none "
-            f"of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or X_val."
-        )
     order = np.random.RandomState(seed).permutation(n_samples)
-    return np.sort(order[n_validation:]), np.sort(order[:n_validation])
+    return np.sort(order[n_aside:]), np.sort(order[:n_aside])

@@ -84,8 +84,8 @@ class EarlyStopping(Hook):
         run.model.load_state_dict(self._best_weights)
         if not run.stopped:
             warn_user(
-                f"Early stopping did not set in within max_iter={run.n_epochs} epochs: the validation ELBO had not "
-                f"stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
+                f"Early stopping did not set in within max_iter={run.plan.n_epochs} epochs: the validation ELBO had "
+                f"not stopped rising. Raise max_iter, or ask for less with n_iter_no_change and tol.",
                 ConvergenceWarning,
             )
 
@@ -130,12 +130,12 @@ class Progress(Hook):
         if not self._verbose or run.group.rank > 0 or sys.stdout is None:
             return
         now = time.perf_counter()
-        left = (now - self._start) / (run.n_done - self._n_resumed) * (run.n_epochs - run.n_done)
+        left = (now - self._start) / (run.n_done - self._n_resumed) * (run.plan.n_epochs - run.n_done)
         last = {name: values[-1] for name, values in run.history.items()}
         validation = last.get("validation_elbo", math.nan)
         validation_elbo = "" if math.isnan(validation) else f"  validation ELBO {validation:.2f}"
         sys.stdout.write(
-            f"epoch {run.n_done}/{run.n_epochs}  ELBO {last['elbo']:.2f}  "
+            f"epoch {run.n_done}/{run.plan.n_epochs}  ELBO {last['elbo']:.2f}  "
             f"log likelihood {last['log_likelihood']:.2f}  KL {last['kl']:.2f}{validation_elbo}  "
             f"{now - self._epoch_start:.1f} s  {left:.0f} s left\n"
         )
@@ -155,14 +155,16 @@ class Callbacks(Hook):
         The target. Callbacks score only when there is one, so zeros replace None.
     features : dict of str to object
         The attributes that say what features `X` has.
+    n_epochs : int
+        The largest number of epochs.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, features: dict[str, Any]) -> None:
+    def __init__(self, estimator: Any, X: Any, y: Any, features: dict[str, Any], n_epochs: int) -> None:
         self._features = features
         self._estimator, self._arguments = estimator, {"X": X, "y": functools.partial(np.zeros, len(X))}
         if y is not None:
             self._arguments["y"] = y
-        self._context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self._context = estimator._init_callback_context(max_subtasks=n_epochs)
         self._context.call_on_fit_task_begin(estimator=estimator, **self._arguments)
 
     def begin_run(self, run: Run) -> None:

@@ -15,6 +15,7 @@ from skvae._data.rows import Rows
 from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.optimizer import Adam
+from skvae._fit.schedule import Plan
 from skvae._model import ops
 from skvae._model.noise import Noise
 from skvae._model.stored import weights_from_numpy, weights_to_numpy
@@ -31,17 +32,18 @@ _N_TRIED = 4
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of a fit: of the initial weights, the rows set aside, the order of the rows, and the noise."""
+    """The seeds of a fit: of the initial weights, rows set aside, order of the rows, noise, and what ends a fit."""
 
     weights: int
     split: int
     order: int
     noise: int
+    finish: int
 
     @classmethod
     def draw(cls, random_state: Any) -> "Seeds":
         """Return seeds drawn from the parameter `random_state`."""
-        return cls(*spawn_seeds(random_state, 4))
+        return cls(*spawn_seeds(random_state, 5))
 
     def state(self) -> dict[str, int]:
         """Return the seeds by their names."""
@@ -96,12 +98,8 @@ class Run:
         Where the random streams begin.
     group : Group
         The processes that train together, all with the same rows and seeds. Each takes its part of every minibatch.
-    learning_rate, clip_value : float
-        Step size of Adam, and the bound on the gradient's entries or None.
-    batch_size : int
-        Rows of a minibatch; the last one of an epoch may be smaller.
-    beta : float
-        Weight of the KL term.
+    plan : Plan
+        Its steps.
     history : dict of str to list of float
         What was recorded of earlier epochs; empty for a new model.
     hooks : sequence of Hook
@@ -113,8 +111,6 @@ class Run:
         By epoch, in nats per row in the units of the data: "loss", "elbo", "log_likelihood", "kl", and what hooks add.
     n_before : int
         How many epochs of the history are of earlier runs.
-    n_epochs : int
-        The most epochs that the run may have, once `train` has begun.
     stopped : bool
         Whether a hook has asked to stop.
     beta : float
@@ -126,25 +122,20 @@ class Run:
         model: VAE,
         seeds: Seeds,
         group: Group,
+        plan: Plan,
         *,
-        learning_rate: float,
-        clip_value: float | None,
-        batch_size: int,
-        beta: float,
         history: dict[str, list[float]],
         hooks: Sequence[Hook],
     ) -> None:
-        self.model, self.group, self.hooks = model, group, hooks
-        self.batch_size = batch_size
-        self.optimizer = Adam(model, learning_rate, clip_value)
+        self.model, self.group, self.plan, self.hooks = model, group, plan, hooks
+        self.optimizer = Adam(model, plan.learning_rate, plan.clip_value, model.inner_weights, plan.weight_decay)
         self.order = torch.Generator("cpu").manual_seed(seeds.order)
         self.noise = Noise(model.device, seeds.noise)
-        self._term_weights = torch.tensor([-1.0, beta], dtype=torch.float32, device=model.device)
-        self._beta = beta
+        self._term_weights = torch.tensor([-1.0, plan.beta], dtype=torch.float32, device=model.device)
+        self._beta = plan.beta
         self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])
-        self.n_epochs = 0
         self.stopped = False
         kinds = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
         self._normalizes = any(isinstance(layer, kinds) for layer in model.modules())
@@ -174,19 +165,20 @@ class Run:
         """The number of epochs of this run."""
         return self.epoch - self.n_before
 
-    def train(self, rows: Rows, n_epochs: int) -> None:
-        """Train until there are `n_epochs` epochs in this run, or a hook asks to stop.
+    def train(self, rows: Rows) -> None:
+        """Train until the run has all its epochs, or a hook asks to stop.
 
         Raises
         ------
         ValueError
             When the loss, a weight, or what the model makes of a training row is no longer finite.
         """
-        self.n_epochs = n_epochs
-        if self._normalizes and min(self.batch_size, len(rows)) == 1:
+        n_epochs = self.plan.n_epochs
+        if self._normalizes and min(self.plan.batch_size, len(rows)) == 1:
             raise ValueError(
                 f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
-                f"batch_size={self.batch_size} and {len(rows)} rows. Give more of them, or a module without BatchNorm."
+                f"batch_size={self.plan.batch_size} and {len(rows)} rows. Give more of them, or a module without "
+                f"BatchNorm."
             )
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
@@ -212,7 +204,10 @@ class Run:
         self.model.train()
         order = rows.place(torch.randperm(len(rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):
-            for minibatch in self._minibatches(order):
+            minibatches = self._minibatches(order)
+            for number, minibatch in enumerate(minibatches):
+                progress = (self.n_done + number / len(minibatches)) / self.plan.n_epochs
+                self.optimizer.learning_rate.fill_(self.plan.learning_rate_at(progress))
                 first, stop = self.group.part(len(minibatch))
                 self.noise.share(first, len(minibatch))
                 step = functools.partial(self._step, rows, len(minibatch))
@@ -227,7 +222,7 @@ class Run:
 
     def _minibatches(self, order: Tensor) -> list[Tensor]:
         """Return the rows in minibatches. Batch normalization cannot train on one row, which joins those before it."""
-        minibatches = list(order.split(min(self.batch_size, len(order))))
+        minibatches = list(order.split(min(self.plan.batch_size, len(order))))
         if self._normalizes and len(minibatches) > 1 and len(minibatches[-1]) == 1:
             minibatches[-2:] = [torch.cat(minibatches[-2:])]
         return minibatches

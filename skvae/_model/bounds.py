@@ -28,6 +28,10 @@ _N_WIDE_POINTS, _N_DRAWS = 1 << 12, 1 << 16
 # How much wider than the posterior they lie: the variance is 1 + _EXCESS / sqrt(n_components).
 _EXCESS = 1.5
 
+# Torch imports what this needs when it is first used. A child that is forked meanwhile would wait for it forever.
+with torch.device("cpu"):
+    pass
+
 
 def _sobol_normal(n_points: int, n_components: int) -> Tensor:
     """Return scrambled Sobol points, mapped to the standard normal distribution, in float64."""

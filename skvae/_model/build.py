@@ -21,8 +21,8 @@ def build_vae(
     Parameters
     ----------
     estimator : BaseVAETransformer
-        The owner of the parameters. Its attributes `_posterior_scale` and `_activation` say how the encoder gives the
-        posterior's standard deviation, and what the decoder's hidden layers are activated by.
+        The owner of the parameters. Its attribute `_posterior_scale` says how the encoder gives the
+        posterior's standard deviation.
     likelihood : Likelihood
         p(x | z), which says how many outputs the decoder has.
     units : Units
@@ -41,6 +41,9 @@ def build_vae(
     """
     n_components = int(estimator.n_components)
     hidden_layer_sizes = layer_sizes(estimator.hidden_layer_sizes)
+    # Modules of a user's own have no linear path, and one network alone cannot begin at a linear model.
+    is_own = isinstance(estimator.encoder, torch.nn.Module) or isinstance(estimator.decoder, torch.nn.Module)
+    has_path = estimator.init == "pca" and not is_own
     # Weights are drawn only where there are none to go on from.
     generator = torch.Generator("cpu").manual_seed(seed) if fitted is None else None
     encoder = make_encoder(
@@ -50,6 +53,7 @@ def build_vae(
         image_shape=image_dimensions(estimator.image_shape, n_features),
         hidden_layer_sizes=hidden_layer_sizes,
         dropout=estimator.dropout,
+        n_path=n_components if has_path else 0,
         generator=generator,
     )
     decoder = make_decoder(
@@ -57,8 +61,8 @@ def build_vae(
         n_components,
         likelihood.n_parameters * n_features,
         hidden_layer_sizes=hidden_layer_sizes,
-        activation=estimator._activation,
         dropout=estimator.dropout,
+        n_path=n_features if has_path else 0,
         generator=generator,
     )
     vae = VAE(
@@ -90,7 +94,7 @@ def make_likelihood(estimator: Any, n_features: int) -> Likelihood:
     ValueError
         When it does not.
     """
-    likelihood = estimator.make_likelihood()
+    likelihood = estimator.make_likelihood(n_features)
     kind = type(likelihood).__name__
     if not isinstance(likelihood, Likelihood):
         raise ValueError(f"make_likelihood must return a skvae.likelihoods.Likelihood; it returned a {kind}.")

@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -20,14 +20,11 @@ from skvae._model.stored import StoredModule
 
 __all__ = ["Conv2d", "ConvEncoder", "DenseNetwork", "Linear", "Network", "UserModule", "make_decoder", "make_encoder"]
 
-# Each activation, in place.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "sigmoid": torch.sigmoid_}
-
 _N_FILTERS = 32
 
 
 class Network(StoredModule):
-    """A network of this library.
+    """A network of this library, with or without a linear path beside it.
 
     Weights have no memory until they are drawn or loaded, so that a damaged file cannot make a network take more memory
     than the weights in it.
@@ -40,6 +37,36 @@ class Network(StoredModule):
     n_inputs: int
     n_outputs: int
     width: int
+
+    # A linear map of the input, which is added to the first outputs.
+    path: "Linear | None"
+
+    @property
+    def last_layer(self) -> "Linear":
+        """The layer that the outputs come from."""
+        raise NotImplementedError
+
+    @property
+    def inner_weights(self) -> list[nn.Parameter]:
+        """The weights that make the network more than its linear path."""
+        return [weight for name, weight in self.named_parameters() if weight.ndim > 1 and not name.startswith("path")]
+
+    def begin_at(self, weight: Tensor, bias: Tensor) -> None:
+        """Begin at a linear map: the path has this weight, the last layer this bias and no weight."""
+        path = cast("Linear", self.path)
+        with torch.no_grad():
+            path.weight.copy_(weight)
+            self.last_layer.weight.zero_()
+            self.last_layer.bias.copy_(bias)
+
+    def _add_path(self, x: Tensor, outputs: Tensor) -> Tensor:
+        """Return the outputs with what the linear path makes of the input."""
+        if self.path is None:
+            return outputs
+        n_missing = self.n_outputs - self.path.out_features
+        if n_missing == 0:
+            return torch.addmm(outputs, x, self.path.weight.T)
+        return outputs + nn.functional.pad(nn.functional.linear(x, self.path.weight), (0, n_missing))
 
     def allocate(self) -> Self:
         """Give the weights memory on the CPU, with nothing meant in it.
@@ -72,8 +99,8 @@ class _Unset:
 class Linear(_Unset, nn.Linear):
     """A fully connected layer, its weights not yet there."""
 
-    def __init__(self, n_inputs: int, n_outputs: int) -> None:
-        super().__init__(n_inputs, n_outputs, device="meta", dtype=torch.float32)
+    def __init__(self, n_inputs: int, n_outputs: int, *, bias: bool = True) -> None:
+        super().__init__(n_inputs, n_outputs, bias, device="meta", dtype=torch.float32)
 
 
 class Conv2d(_Unset, nn.Conv2d):
@@ -84,7 +111,7 @@ class Conv2d(_Unset, nn.Conv2d):
 
 
 class DenseNetwork(Network):
-    """Fully connected hidden layers, each with activation and dropout, and a linear layer after them.
+    """Fully connected hidden layers, each with ReLU and dropout, and a linear layer after them.
 
     Parameters
     ----------
@@ -92,39 +119,49 @@ class DenseNetwork(Network):
         Number of columns that go in and come out.
     hidden_layer_sizes : sequence of int
         Width of each hidden layer.
-    activation : {"relu", "sigmoid"}
-        Activation of the hidden layers.
     dropout : float
         Probability with which a hidden unit is zeroed in training.
+    n_path : int, default=0
+        Number of outputs that the linear path adds to; 0 is no path.
     """
 
     def __init__(
-        self, n_inputs: int, hidden_layer_sizes: Sequence[int], n_outputs: int, activation: str, dropout: float
+        self,
+        n_inputs: int,
+        hidden_layer_sizes: Sequence[int],
+        n_outputs: int,
+        dropout: float,
+        n_path: int = 0,
     ) -> None:
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {activation!r}.")
         hidden_layer_sizes = tuple(hidden_layer_sizes)
         super().__init__(
             n_inputs=n_inputs,
             hidden_layer_sizes=hidden_layer_sizes,
             n_outputs=n_outputs,
-            activation=activation,
             dropout=dropout,
+            n_path=n_path,
         )
         widths = [n_inputs, *hidden_layer_sizes, n_outputs]
         pairs = zip(widths, widths[1:], strict=False)
         self.layers = nn.ModuleList(Linear(*pair) for pair in pairs)
+        self.path = Linear(n_inputs, n_path, bias=False) if n_path else None
         self.n_inputs, self.n_outputs, self.width = n_inputs, n_outputs, max(widths)
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
-        activate, rate = _ACTIVATIONS[self.config["activation"]], self.config["dropout"]
+        rate = self.config["dropout"]
         *hidden, last = cast("list[Linear]", self.layers)
+        h = x
         for layer in hidden:
-            x = activate(nn.functional.linear(x, layer.weight, layer.bias))
+            h = torch.relu_(nn.functional.linear(h, layer.weight, layer.bias))
             if rate and noise is not None:
-                x = x * ops.dropout_mask(noise.bits(x.shape), rate)
-        return nn.functional.linear(x, last.weight, last.bias)
+                h = h * ops.dropout_mask(noise.bits(h.shape), rate)
+        return self._add_path(x, nn.functional.linear(h, last.weight, last.bias))
+
+    @property
+    def last_layer(self) -> Linear:
+        """The layer that the outputs come from."""
+        return cast("Linear", self.layers[-1])
 
 
 class ConvEncoder(Network):
@@ -141,20 +178,32 @@ class ConvEncoder(Network):
         Number of columns that come out.
     dropout : float
         Probability with which a dense hidden unit is zeroed in training.
+    n_path : int, default=0
+        Number of outputs that the linear path, which reads the pixels, adds to; 0 is no path.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], hidden_layer_sizes: Sequence[int], n_outputs: int, dropout: float
+        self,
+        image_shape: tuple[int, int, int],
+        hidden_layer_sizes: Sequence[int],
+        n_outputs: int,
+        dropout: float,
+        n_path: int = 0,
     ) -> None:
         hidden_layer_sizes = tuple(hidden_layer_sizes)
         super().__init__(
-            image_shape=image_shape, hidden_layer_sizes=hidden_layer_sizes, n_outputs=n_outputs, dropout=dropout
+            image_shape=image_shape,
+            hidden_layer_sizes=hidden_layer_sizes,
+            n_outputs=n_outputs,
+            dropout=dropout,
+            n_path=n_path,
         )
         height, width, channels = image_shape
         self.convolution = Conv2d(channels, _N_FILTERS)
         n_pooled = _N_FILTERS * math.ceil(height / 2) * math.ceil(width / 2)
-        self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, "relu", dropout)
+        self.dense = DenseNetwork(n_pooled, hidden_layer_sizes, n_outputs, dropout)
         self.n_inputs, self.n_outputs = height * width * channels, n_outputs
+        self.path = Linear(self.n_inputs, n_path, bias=False) if n_path else None
         self.width = max(_N_FILTERS * height * width, self.dense.width)
         self._windows: Tensor | None = None
 
@@ -166,7 +215,12 @@ class ConvEncoder(Network):
             windows = self._windows = ops.window_index(self.config["image_shape"]).to(x.device)
         weight, bias = self.convolution.parameters()
         pooled = ops.convolve_and_pool(x, weight, bias, self.config["image_shape"], windows)
-        return self.dense(pooled, noise)
+        return self._add_path(x, self.dense(pooled, noise))
+
+    @property
+    def last_layer(self) -> Linear:
+        """The layer that the outputs come from."""
+        return self.dense.last_layer
 
 
 _global_generator_lock = threading.RLock()
@@ -300,6 +354,7 @@ def make_encoder(
     image_shape: tuple[int, int, int] | None,
     hidden_layer_sizes: Sequence[int],
     dropout: float,
+    n_path: int,
     generator: torch.Generator | None,
 ) -> nn.Module:
     """Return the encoder that the parameter `encoder` asks for, with fresh weights unless it is a module.
@@ -318,9 +373,9 @@ def make_encoder(
             f"Give image_shape=(height, width) or (height, width, channels), or choose encoder='dense'."
         )
     network: Network = (
-        ConvEncoder(image_shape, hidden_layer_sizes, n_outputs, dropout)
+        ConvEncoder(image_shape, hidden_layer_sizes, n_outputs, dropout, n_path)
         if is_conv and image_shape is not None
-        else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, "relu", dropout)
+        else DenseNetwork(n_features, hidden_layer_sizes, n_outputs, dropout, n_path)
     )
     return _with_weights(network, generator)
 
@@ -331,8 +386,8 @@ def make_decoder(
     n_outputs: int,
     *,
     hidden_layer_sizes: Sequence[int],
-    activation: str,
     dropout: float,
+    n_path: int,
     generator: torch.Generator | None,
 ) -> nn.Module:
     """Return the decoder that the parameter `decoder` asks for; its hidden layers mirror the encoder's.
@@ -344,5 +399,5 @@ def make_decoder(
     """
     if isinstance(decoder, nn.Module):
         return _make_user_module("decoder", decoder, n_components, n_outputs, generator)
-    network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, activation, dropout)
+    network = DenseNetwork(n_components, tuple(hidden_layer_sizes)[::-1], n_outputs, dropout, n_path)
     return _with_weights(network, generator)

@@ -19,6 +19,7 @@ __all__ = [
     "dropout_mask",
     "forward_mode",
     "gradients",
+    "network_normal_log_prob",
     "normal_log_prob",
     "std_and_log",
     "window_index",
@@ -42,8 +43,13 @@ def plain_select(values: Tensor, by: Tensor, threshold: float) -> Tensor:
     return values * (by > threshold)
 
 
-def plain_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
+def plain_normal_log_prob(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
     """Return what `normal_log_prob` does."""
+    return -0.5 * ((x - location) / scale).square() - scale.log() - _HALF_LOG_2PI
+
+
+def plain_network_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
+    """Return what `network_normal_log_prob` does."""
     location, raw = parameters.chunk(2, dim=-1)
     scale = min_scale + nn.functional.softplus(raw)
     return -0.5 * ((x - location) / scale).square() - scale.log() - _HALF_LOG_2PI
@@ -70,10 +76,12 @@ def plain_adam_(
     squares: list[Tensor],
     n_steps: list[Tensor],
     learning_rate: Tensor,
+    weight_decay: float,
 ) -> None:
     """Do what `adam_` does."""
     for p, gradient, mean, square, n in zip(parameters, gradients, means, squares, n_steps, strict=True):
         n.add_(1)
+        p.mul_(1 - learning_rate * weight_decay)
         mean.lerp_(gradient, 1 - 0.9)
         square.mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
         p.sub_(learning_rate / (1 - 0.9**n) * mean / ((square / (1 - 0.999**n)).sqrt() + 1e-8))
@@ -83,7 +91,7 @@ def plain_adam_(
 _private_threshold_backward: Any = getattr(torch.ops.aten, "threshold_backward", None)
 _private_log_sigmoid_forward: Any = getattr(torch.ops.aten, "log_sigmoid_forward", None)
 _private_log_sigmoid_backward: Any = getattr(torch.ops.aten, "log_sigmoid_backward", None)
-_private_fused_adam_: Any = getattr(torch, "_fused_adam_", None)
+_private_fused_adamw_: Any = getattr(torch, "_fused_adamw_", None)
 _private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
 _private_set_forward_mode: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
 _private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
@@ -124,7 +132,60 @@ def dropout_mask(bits: Tensor, rate: float) -> Tensor:
 
 
 class _NormalLogProb(torch.autograd.Function):
-    """The normal log density. Its forward pass computes both derivatives while the entries are in the caches.
+    """The normal log density with scales of its own.
+
+    With u = (x - m) / s, the derivative in the mean is u / s, in the scale (u^2 - 1) / s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+        inverse = scale.reciprocal()
+        deviation = (x - location).mul_(inverse)
+        log_prob = torch.addcmul(inverse.log() - _HALF_LOG_2PI, deviation, deviation, value=-0.5)
+        ctx.save_for_backward(deviation, inverse)
+        return log_prob
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+        deviation, inverse = ctx.saved_tensors
+        if any(gradient.stride()):
+            by_scale = (deviation.square().sub_(1).mul_(gradient)).sum_to_size(inverse.shape) * inverse
+            return None, deviation * gradient.mul(inverse), by_scale
+        gradient = gradient.flatten()[0]  # that of a sum: a single number
+        n_rows = deviation.numel() // deviation.shape[-1]
+        squares = torch.linalg.vector_norm(deviation.view(n_rows, -1), dim=0).square().sub_(n_rows)
+        by_scale = squares.sum_to_size(inverse.shape) * inverse * gradient
+        return None, deviation * (inverse * gradient), by_scale
+
+
+def normal_log_prob(x: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    """Return the log density of a normal distribution for each entry, in nats.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n_features)
+        The values.
+    location : Tensor of shape (..., n_features), float32
+        Means. The leading axes of either may be longer than those of the other, as in broadcasting.
+    scale : Tensor of shape () or (n_features,), float32
+        Standard deviations: one for all, or one for each feature.
+
+    Returns
+    -------
+    Tensor of shape (..., n_features)
+        The log density.
+    """
+    is_broadcast = x.shape != location.shape and np.broadcast_shapes(x.shape, location.shape) != location.shape
+    if x.requires_grad or is_broadcast:
+        return plain_normal_log_prob(x, location, scale)
+    return _NormalLogProb.apply(x, location, scale)
+
+
+class _NetworkNormalLogProb(torch.autograd.Function):
+    """The normal log density with scales from a network.
+
+    Its forward pass computes both derivatives while the entries are in the caches.
 
     With u = (x - m) / s, the derivative in the mean is u / s, in the scale (u^2 - 1) / s.
     """
@@ -158,7 +219,7 @@ class _NormalLogProb(torch.autograd.Function):
         return None, derivative, None
 
 
-def normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
+def network_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
     """Return the log density of a normal distribution for each entry, in nats.
 
     Parameters
@@ -176,11 +237,11 @@ def normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> Tensor:
         The log density.
     """
     if _private_log_sigmoid_forward is None or _private_log_sigmoid_backward is None or x.requires_grad:
-        return plain_normal_log_prob(x, parameters, min_scale)
+        return plain_network_normal_log_prob(x, parameters, min_scale)
     if x.shape[:-1] != parameters.shape[:-1]:
         batch_shape = np.broadcast_shapes(x.shape[:-1], parameters.shape[:-1])
         parameters = parameters.expand(*batch_shape, parameters.shape[-1])
-    return _NormalLogProb.apply(x, parameters, min_scale)
+    return _NetworkNormalLogProb.apply(x, parameters, min_scale)
 
 
 def std_and_log(raw: Tensor, posterior_scale: str) -> tuple[Tensor, Tensor]:
@@ -398,8 +459,11 @@ def adam_(
     squares: list[Tensor],
     n_steps: list[Tensor],
     learning_rate: Tensor,
+    weight_decay: float,
 ) -> None:
     """Update parameters and their moments in place by a step of Adam, with decay rates 0.9 and 0.999 [1]_.
+
+    Weight decay is decoupled from the moments [2]_.
 
     Parameters
     ----------
@@ -409,17 +473,20 @@ def adam_(
         The number of steps of each parameter before this one, a float32 number on its device. It goes up by one.
     learning_rate : Tensor
         The step size, a float32 number on the device of the parameters.
+    weight_decay : float
+        Times the step size, the share that each parameter loses.
 
     References
     ----------
     .. [1] Kingma, D. P. and Ba, J., "Adam: a method for stochastic optimization", ICLR 2015.
+    .. [2] Loshchilov, I. and Hutter, F., "Decoupled weight decay regularization", ICLR 2019.
     """
-    if _private_fused_adam_ is None or _private_foreach_add_ is None:
-        plain_adam_(parameters, gradients, means, squares, n_steps, learning_rate)
+    if _private_fused_adamw_ is None or _private_foreach_add_ is None:
+        plain_adam_(parameters, gradients, means, squares, n_steps, learning_rate, weight_decay)
         return
     _private_foreach_add_(n_steps, 1)
-    # torch.optim.Adam(fused=True) ends in this call, after as much time again on a small network.
-    _private_fused_adam_(
+    # torch.optim.AdamW(fused=True) ends in this call, after as much time again on a small network.
+    _private_fused_adamw_(
         parameters,
         gradients,
         means,
@@ -429,7 +496,7 @@ def adam_(
         lr=learning_rate,
         beta1=0.9,
         beta2=0.999,
-        weight_decay=0.0,
+        weight_decay=weight_decay,
         eps=1e-8,
         amsgrad=False,
         maximize=False,

@@ -4,13 +4,17 @@ import copy
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from skvae._data.rows import Batch, Units
 from skvae._model import ops
 from skvae._model.networks import Network
 from skvae._model.noise import Noise
+from skvae._model.prior import draw_from_prior, log_prior
 from skvae.likelihoods import Likelihood
 
 __all__ = ["VAE", "Terms"]
@@ -24,7 +28,7 @@ class Terms(NamedTuple):
 
 
 class VAE(nn.Module):
-    r"""Variational autoencoder with prior N(0, I) and posterior N(m(x), diag s(x)^2).
+    r"""Variational autoencoder with posterior N(m(x), diag s(x)^2), which is trained with the prior N(0, I).
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ class VAE(nn.Module):
         Number of features and of latent components.
     posterior_scale : {"log_variance", "softplus"}
         What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
+    prior : GaussianMixture, default=None
+        The distribution of z that scores and samples have; None is N(0, I).
 
     References
     ----------
@@ -60,6 +66,7 @@ class VAE(nn.Module):
         n_features: int,
         n_components: int,
         posterior_scale: str,
+        prior: GaussianMixture | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -69,11 +76,12 @@ class VAE(nn.Module):
         self.n_features = n_features
         self.n_components = n_components
         self.posterior_scale = posterior_scale
+        self.prior = prior
 
     @property
     def config(self) -> dict[str, Any]:
         """What the model is besides its parts."""
-        names = ("n_features", "n_components", "posterior_scale")
+        names = ("n_features", "n_components", "posterior_scale", "prior")
         return {"units": dataclasses.asdict(self.units)} | {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,6 +108,10 @@ class VAE(nn.Module):
                 raise ValueError(f"{name} is a {type(getattr(self, name)).__name__}; a {kind.__name__} is expected.")
         if self.posterior_scale not in ("log_variance", "softplus"):
             raise ValueError(f"posterior_scale is {self.posterior_scale!r}.")
+        if self.prior is not None and np.shape(self.prior.means_)[1:] != (self.n_components,):
+            raise ValueError(f"prior is not a mixture of {self.n_components} components of z.")
+        if np.shape(self.units.shift) not in ((), (self.n_features,)):
+            raise ValueError(f"shift has {np.shape(self.units.shift)} numbers; 1 or {self.n_features} are expected.")
         sizes = {
             "encoder": (self.n_features, 2 * self.n_components),
             "decoder": (self.n_components, self.likelihood.n_parameters * self.n_features),
@@ -115,8 +127,11 @@ class VAE(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "VAE":
         copied = VAE.__new__(VAE)
         memo[id(self)] = copied
-        parts = {name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")}
-        VAE.__init__(copied, **parts | self.config | {"units": self.units})
+        parts: dict[str, Any] = {
+            name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")
+        }
+        parts |= {"units": self.units, "prior": copy.deepcopy(self.prior, memo)}
+        VAE.__init__(copied, **self.config | parts)
         copied.training = self.training
         return copied
 
@@ -139,6 +154,12 @@ class VAE(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def inner_weights(self) -> list[nn.Parameter]:
+        """The weights of networks that have a linear path beside them, but for the paths."""
+        networks = [part for part in (self.encoder, self.decoder) if isinstance(part, Network)]
+        return [weight for network in networks if network.path is not None for weight in network.inner_weights]
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
@@ -199,10 +220,17 @@ class VAE(nn.Module):
         """
         mean, std = self.posterior(batch.x)
         z = mean[:, None] + std[:, None] * points
-        log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
+        if self.prior is None:  # the constants cancel
+            log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
+        else:
+            log_prior_ratio = log_prior(self.prior, z) - log_prior(None, points) + std.log().sum(1)[:, None]
         parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         one_point = Batch(batch.x[:, None], None if batch.observed is None else batch.observed[:, None])
         return self._observed(one_point, self.likelihood.log_prob(one_point.x, parameters)).sum(2) + log_prior_ratio
+
+    def draw(self, n_samples: int, generator: torch.Generator) -> NDArray[np.float32]:
+        """Return draws from the prior: ``(n_samples, n_components)``."""
+        return draw_from_prior(self.prior, n_samples, self.n_components, generator)
 
     def decode(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean of p(x | z), or with a generator a draw from it: ``(batch, n_features)``."""

@@ -1,0 +1,106 @@
+"""How long a fit trains, in steps of which size."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from skvae.likelihoods import Likelihood
+
+__all__ = ["Plan", "n_set_aside"]
+
+# Small data get small batches, so that an epoch has about as many steps as this.
+_STEPS_PER_EPOCH = 32
+
+_SMALLEST_BATCH, _LARGEST_BATCH = 8, 128
+
+# Steps of a fit whose number of epochs is not given, and the bounds on that number.
+_N_STEPS = 10_000
+
+_FEWEST_EPOCHS, _MOST_EPOCHS = 10, 150
+
+# The decay of the weights beside a linear path, times the number of rows.
+_DECAY_TIMES_ROWS = 100.0
+
+
+# Rows that are set aside to calibrate the noise: a share of all, and at most so many.
+_CALIBRATION_FRACTION, _MOST_CALIBRATION_ROWS = 0.1, 500
+
+
+def n_set_aside(estimator: Any, likelihood: Likelihood, n_samples: int) -> int:
+    """Return how many of the rows that `fit` is given are not trained on.
+
+    Raises
+    ------
+    ValueError
+        When early stopping leaves no row to train on.
+    """
+    if not estimator.early_stopping:
+        return min(int(_CALIBRATION_FRACTION * n_samples), _MOST_CALIBRATION_ROWS) if likelihood.calibrates else 0
+    n_aside = math.ceil(estimator.validation_fraction * n_samples)
+    if n_aside >= n_samples:
+        raise ValueError(
+            f"early_stopping=True sets aside validation_fraction={estimator.validation_fraction} of the rows, which "
+            f"leaves none of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or "
+            f"X_val."
+        )
+    return n_aside
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a training.
+
+    Attributes
+    ----------
+    n_epochs : int
+        The most epochs.
+    batch_size : int
+        Rows of a minibatch; the last one of an epoch may be smaller.
+    learning_rate, schedule : float, {"constant", "cosine"}
+        The step size of Adam at the beginning, and how it falls.
+    weight_decay : float
+        The decay of the weights beside a linear path.
+    clip_value : float or None
+        The bound on the gradient's entries.
+    beta : float
+        The weight of the KL term.
+    """
+
+    n_epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    clip_value: float | None
+    beta: float
+
+    @classmethod
+    def of_fit(cls, estimator: Any, n_rows: int) -> "Plan":
+        """Return what the parameters of an estimator say of a fit to so many rows."""
+        batch_size, n_epochs, decay = estimator.batch_size, estimator.max_iter, estimator.weight_decay
+        if batch_size == "auto":
+            batch_size = min(max(n_rows // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
+        if n_epochs is None:
+            n_epochs = math.ceil(_N_STEPS / math.ceil(n_rows / batch_size))
+            n_epochs = min(max(n_epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
+        return cls(
+            int(n_epochs),
+            int(batch_size),
+            float(estimator.learning_rate_init),
+            estimator.learning_rate,
+            _DECAY_TIMES_ROWS / n_rows if decay == "auto" else float(decay),
+            None if estimator.clip_value is None else float(estimator.clip_value),
+            float(estimator.beta),
+        )
+
+    @classmethod
+    def of_partial_fit(cls, estimator: Any, n_rows: int) -> "Plan":
+        """Return the same for one epoch of a stream, of which nobody knows the length."""
+        plan = dataclasses.replace(cls.of_fit(estimator, n_rows), n_epochs=1, schedule="constant")
+        return dataclasses.replace(plan, weight_decay=0.0) if estimator.weight_decay == "auto" else plan
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the step size when this share of all steps has been taken."""
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1.0
+        return self.learning_rate * fall

@@ -1,0 +1,168 @@
+"""The linear model that a fit begins at: probabilistic PCA."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skvae._data.rows import Rows
+from skvae._model.networks import Network
+from skvae._model.vae import VAE
+
+__all__ = ["LinearModel", "begin_at_linear_model"]
+
+# Up to this many features the covariance matrix is made; beyond, a basis is found by subspace iteration.
+_MOST_COVARIANCES = 2048
+
+# Steps of the subspace iteration, and how many more directions it follows than are wanted.
+_N_ITERATIONS, _N_EXTRA = 8, 10
+
+# Products that may go into the moments. Of more rows a part is drawn, which takes less than an epoch.
+_MOST_PRODUCTS = 1 << 34
+
+# Entries of a block of rows.
+_BLOCK_ENTRIES = 1 << 20
+
+# The smallest variance of a component.
+_SMALLEST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Probabilistic PCA [1]_: x = z W + noise of one variance, with z from N(0, I), its components rotated.
+
+    They are rotated so that the posterior has independent components: W W' is diagonal.
+
+    Attributes
+    ----------
+    components : Tensor of shape (n_components, n_features), float64
+        W. Where the data have fewer directions than components, the last rows are zero.
+    noise_variance : float
+        The variance of the noise.
+
+    References
+    ----------
+    .. [1] Tipping, M. E. and Bishop, C. M., "Probabilistic principal component analysis", Journal of the Royal
+       Statistical Society B 61, 1999.
+    """
+
+    components: Tensor
+    noise_variance: float
+
+    @classmethod
+    def fit(
+        cls,
+        rows: Rows,
+        vae: VAE,
+        seed: int,
+        part: Callable[[int], tuple[int, int]],
+        sum_over: Callable[[Tensor], Tensor],
+    ) -> "LinearModel":
+        """Return the model of centered rows, with the moments of their blocks summed in float64.
+
+        Parameters
+        ----------
+        rows : Rows
+            The training rows.
+        vae : VAE
+            The model that is to begin at the linear one, for its number of components and its smallest noise.
+        seed : int
+            Where draws of rows and directions begin.
+        part, sum_over : callable
+            The rows of this process out of a number of them, and the sum of a tensor over all processes.
+        """
+        rows = _drawn(rows, seed)
+        share = rows.between(*part(len(rows)))
+        moments = _Moments(share, len(rows), sum_over)
+        n_components, n_features = vae.n_components, rows.n_features
+        rank = min(n_components, n_features)
+        if n_features <= _MOST_COVARIANCES:
+            variances, vectors = torch.linalg.eigh(moments.covariance())
+            total = float(variances.sum())
+        else:
+            variances, vectors, total = moments.leading(min(rank + _N_EXTRA, n_features), seed)
+        variances, vectors = variances.flip(0)[:rank].clamp_min(0), vectors.flip(1)[:, :rank]
+        left = max(total - float(variances.sum()), 0.0)
+        noise = max(left / max(n_features - rank, 1), vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
+        components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
+        components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
+        return cls(components, noise)
+
+
+def _drawn(rows: Rows, seed: int) -> Rows:
+    """Return all rows, or of more than can be summed in time as many as can."""
+    most = max(_MOST_PRODUCTS // min(rows.n_features, _MOST_COVARIANCES) ** 2, 10 * rows.n_features)
+    if len(rows) <= most:
+        return rows
+    return rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), most, replace=False)))
+
+
+class _Moments:
+    """Second moments of rows, a block at a time."""
+
+    def __init__(self, share: Rows, n_rows: int, sum_over: Callable[[Tensor], Tensor]) -> None:
+        self._share, self._n_rows, self._sum_over = share, n_rows, sum_over
+        self._n_features = share.n_features
+
+    def _mean(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Return the mean over all rows of what `moment` sums over the rows of a block."""
+        total = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
+            total += moment(batch.x.cpu().double())
+        return self._sum_over(total) / self._n_rows
+
+    def covariance(self) -> Tensor:
+        """Return the covariance matrix."""
+        return self._mean(lambda x: x.T @ x, (self._n_features, self._n_features))
+
+    def leading(self, n_directions: int, seed: int) -> tuple[Tensor, Tensor, float]:
+        """Return the leading variances in rising order, their directions, and the total variance."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        shape = self._n_features, n_directions
+        basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        for _ in range(_N_ITERATIONS):
+            q = torch.linalg.qr(basis).Q
+            basis = self._mean(functools.partial(_along, q), shape)
+        variances, vectors = torch.linalg.eigh(q.T @ basis)
+        return variances, q @ vectors, float(self._mean(lambda x: x.square().sum(), ()))
+
+
+def _along(q: Tensor, x: Tensor) -> Tensor:
+    return x.T @ (x @ q)
+
+
+def begin_at_linear_model(
+    vae: VAE, rows: Rows, seed: int, part: Callable[[int], tuple[int, int]], sum_over: Callable[[Tensor], Tensor]
+) -> None:
+    """Give a model whose networks have linear paths the posterior and the mean of a linear model of rows.
+
+    With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
+    diagonal. The ELBO is then the log likelihood of the linear model. The mean is that of the linear model where the
+    likelihood can have it.
+
+    Parameters
+    ----------
+    vae : VAE
+        The model. Without linear paths it stays as it is.
+    rows, seed, part, sum_over
+        As in `LinearModel.fit`.
+    """
+    encoder, decoder = vae.encoder, vae.decoder
+    if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
+        return
+    linear = LinearModel.fit(rows, vae, seed, part, sum_over)
+    components, noise = linear.components, linear.noise_variance
+    precisions = 1 + components.square().sum(1) / noise
+    log_variances = -precisions.log()
+    raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
+    encoder.begin_at(components / (noise * precisions[:, None]), torch.cat([torch.zeros_like(raw), raw]))
+    bias = vae.likelihood.begin_at(noise)
+    if bias is not None:
+        decoder.begin_at(components.T, bias)
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    return values + torch.log(-torch.expm1(-values))

@@ -1,0 +1,368 @@
+"""What a fit does when nothing is said: noise, steps, warnings, and never worse than the linear model."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._fit import schedule
+from skvae._fit.schedule import Plan, n_set_aside
+
+from conftest import make, make_plain
+
+
+def sensors(n_rows=500, n_features=6, noise=(0.1, 1.0), seed=0):
+    """Return rows of two factors, with more noise in each feature than in the one before it."""
+    rng = np.random.default_rng(seed)
+    loadings = np.random.default_rng(99).normal(size=(2, n_features))
+    return rng.normal(size=(n_rows, 2)) @ loadings + rng.normal(size=(n_rows, n_features)) * np.linspace(
+        *noise, n_features
+    )
+
+
+def mean_squares(vae, X, n_draws=500):
+    """Return, for each entry, the expected square of what the decoded mean leaves of it under the posterior."""
+    mean, std = vae.posterior(X)
+    rng = np.random.default_rng(5)
+    draws = (mean + std * rng.normal(size=mean.shape) for _ in range(n_draws))
+    return sum(np.square(X - vae.inverse_transform(z)) for z in draws) / n_draws
+
+
+# Noise
+
+
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (16,)])
+def test_the_noise_of_each_feature_is_what_its_mean_leaves(hidden_layer_sizes):
+    """That of the training rows, by one factor that rows which were not trained on say."""
+    X, X_val = sensors(), sensors(200, seed=1)
+    vae = NormalVAETransformer(2, hidden_layer_sizes=hidden_layer_sizes, max_iter=10, random_state=0)
+    vae.fit(X, X_val=X_val)
+    variances, expected = vae.noise_variance_, mean_squares(vae, X).mean(axis=0)
+    assert variances.shape == (6,)
+    assert variances.dtype == np.float64
+    factors = variances / expected
+    assert np.ptp(factors) < 0.05
+    by_row = (mean_squares(vae, X_val) / expected).mean(axis=1)
+    factor = np.minimum(by_row, 10 * np.median(by_row)).mean()
+    assert factors.mean() == pytest.approx(max(factor, 1), rel=0.03)
+
+
+def test_the_noise_of_each_feature_is_never_less_than_the_training_rows_have():
+    X = sensors()
+    vae = NormalVAETransformer(2, max_iter=10, random_state=0).fit(X, X_val=X[:50] * 0.01 + X.mean(axis=0))
+    np.testing.assert_allclose(vae.noise_variance_, mean_squares(vae, X).mean(axis=0), rtol=0.05)
+
+
+def test_one_noise_for_all_features():
+    X = sensors()
+    vae = NormalVAETransformer(2, noise="shared", max_iter=50, random_state=0).fit(X)
+    assert type(vae.noise_variance_) is float
+    assert vae.noise_variance_ == pytest.approx(mean_squares(vae, X).mean(), rel=0.1)
+
+
+def test_noise_that_the_decoder_gives():
+    X = sensors()
+    vae = NormalVAETransformer(2, noise="network", max_iter=2, random_state=0).fit(X)
+    assert not hasattr(vae, "noise_variance_")
+    assert hasattr(vae, "prior_")
+    assert vae.module_.decoder(torch.zeros(3, 2)).shape == (3, 12)
+
+
+def test_no_noise_variance_of_the_continuous_bernoulli_model(digits):
+    assert not hasattr(make(ContinuousBernoulliVAETransformer).fit(digits), "noise_variance_")
+
+
+@pytest.mark.parametrize("noise", ["feature", "shared"])
+def test_the_smallest_noise(noise):
+    X = np.column_stack([sensors(noise=(1e-4, 0.5)), np.full(500, 3.0)])
+    vae = NormalVAETransformer(2, noise=noise, min_scale=0.1, max_iter=20, random_state=0).fit(X)
+    smallest = (0.1 * vae.scale_) ** 2
+    assert np.all(vae.noise_variance_ >= smallest)
+    assert np.min(vae.noise_variance_) < 2 * smallest or noise == "shared"
+    assert np.isfinite(vae.score(X))
+
+
+def test_features_of_more_noise_than_the_others_keep_their_means():
+    """In training, the noise of all features is one; each one's own is set when it has ended."""
+    shared, feature = (
+        NormalVAETransformer(2, noise=noise, max_iter=20, random_state=0).fit(sensors(), X_val=sensors(100, seed=1))
+        for noise in ("shared", "feature")
+    )
+    later = sensors(seed=2)
+    np.testing.assert_array_equal(shared.transform(later), feature.transform(later))
+    assert shared.history_ == feature.history_
+    assert feature.score(later) > shared.score(later) + 0.1
+
+
+def test_observation_noise_is_that_of_each_feature():
+    vae = NormalVAETransformer(2, max_iter=5, random_state=0).fit(sensors())
+    mean, noisy = (vae.sample(20_000, random_state=0, observation_noise=noise) for noise in (False, True))
+    np.testing.assert_allclose((noisy - mean).var(axis=0), vae.noise_variance_, rtol=0.05)
+
+
+def test_a_row_far_away_among_those_set_aside_does_not_decide_the_noise():
+    X_val = sensors(60, seed=1)
+    plain = NormalVAETransformer(2, max_iter=5, random_state=0).fit(sensors(), X_val=X_val)
+    X_val[7] *= 1e4
+    odd = NormalVAETransformer(2, max_iter=5, random_state=0).fit(sensors(), X_val=X_val)
+    assert (odd.noise_variance_ < 1.5 * plain.noise_variance_).all()
+
+
+# Rows that are set aside
+
+
+@pytest.mark.parametrize(
+    ("parameters", "n_rows", "expected"),
+    [
+        ({}, 1000, 100),
+        ({}, 60_000, 500),
+        ({}, 9, 0),
+        ({"noise": "shared"}, 1000, 0),
+        ({"noise": "network"}, 1000, 0),
+        ({"early_stopping": True, "validation_fraction": 0.25}, 1000, 250),
+    ],
+)
+def test_how_many_rows_are_set_aside(parameters, n_rows, expected):
+    vae = NormalVAETransformer(**parameters)
+    assert n_set_aside(vae, vae.make_likelihood(5), n_rows) == expected
+
+
+def test_every_row_is_trained_on_where_none_has_to_be_set_aside():
+    """The units tell which: they are those of the rows that are trained on."""
+    X = sensors(50)
+    alone, with_val = NormalVAETransformer(2, max_iter=1, random_state=0), NormalVAETransformer(2, max_iter=1)
+    assert not np.allclose(alone.fit(X).shift_, X.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(with_val.fit(X, X_val=X[:5]).shift_, X.mean(axis=0))
+    shared = NormalVAETransformer(2, noise="shared", max_iter=1).fit(X)
+    np.testing.assert_allclose(shared.shift_, X.mean(axis=0))
+    stream = NormalVAETransformer(2).partial_fit(X)
+    np.testing.assert_allclose(stream.shift_, X.mean(axis=0))
+
+
+# Units
+
+
+def test_units_are_the_mean_of_each_feature_and_one_scale():
+    X = sensors() + np.array([1e3, -5, 0, 7, 1e4, 2])
+    vae = NormalVAETransformer(2, noise="shared", max_iter=1).fit(X)
+    np.testing.assert_allclose(vae.shift_, X.mean(axis=0), rtol=1e-12)
+    assert vae.scale_ == pytest.approx(np.sqrt(X.var(axis=0).mean()), rel=1e-9)
+
+
+def test_features_may_lie_anywhere():
+    """Where each feature lies has no part in the fit."""
+    X = sensors()
+    offset = np.array([1013.0, 900, -850, 7, 1e4, 0])
+    here, there = (NormalVAETransformer(2, max_iter=5, random_state=0).fit(data) for data in (X, X + offset))
+    np.testing.assert_allclose(here.transform(X), there.transform(X + offset), atol=1e-3)
+    np.testing.assert_allclose(here.score_samples(X), there.score_samples(X + offset), atol=0.05)
+    np.testing.assert_allclose(
+        here.sample(5, random_state=0) + offset, there.sample(5, random_state=0), rtol=1e-4, atol=1e-2
+    )
+
+
+# Steps
+
+
+@pytest.mark.parametrize("n_rows", [1, 5, 40, 256, 1000, 4000, 20_000, 60_000, 10**6])
+def test_small_data_get_small_batches_and_many_epochs(n_rows):
+    plan = Plan.of_fit(NormalVAETransformer(), n_rows)
+    assert 8 <= plan.batch_size <= 128
+    n_steps = int(np.ceil(n_rows / plan.batch_size))
+    if 8 < plan.batch_size < 128:
+        assert 32 <= n_steps <= 36
+    fewest, most = schedule._FEWEST_EPOCHS, schedule._MOST_EPOCHS
+    assert fewest <= plan.n_epochs <= most
+    if fewest < plan.n_epochs < most:
+        assert 10_000 <= plan.n_epochs * n_steps < 10_000 + n_steps
+    # What keeps the networks near the linear model falls with the number of rows.
+    assert plan.weight_decay * n_rows == pytest.approx(Plan.of_fit(NormalVAETransformer(), 1).weight_decay)
+
+
+def test_what_is_given_is_taken():
+    vae = NormalVAETransformer(batch_size=7, max_iter=3, weight_decay=0.5, learning_rate="constant", clip_value=None)
+    assert Plan.of_fit(vae, 1000) == Plan(3, 7, 2e-3, "constant", 0.5, None, 1.0)
+    stream = Plan.of_partial_fit(NormalVAETransformer(max_iter=9, beta=2.0), 1000)
+    assert (stream.n_epochs, stream.schedule, stream.weight_decay, stream.beta) == (1, "constant", 0.0, 2.0)
+    assert Plan.of_partial_fit(vae, 1000).weight_decay == 0.5
+
+
+def test_the_number_of_epochs_of_a_fit(estimator_class, digits):
+    vae = make_plain(estimator_class, max_iter=None, hidden_layer_sizes=4, encoder="dense")
+    X = digits[:40]
+    assert vae.fit(X).n_iter_ == Plan.of_fit(vae, 40).n_epochs == len(vae.loss_curve_)
+    n_iter = vae.n_iter_
+    assert vae.partial_fit(X).n_iter_ == n_iter + 1
+
+
+def test_the_learning_rate_falls(digits):
+    """So that the last epochs of a fit move hardly anything, and those of a constant one do."""
+    moved = {}
+    for rate in ("constant", "cosine"):
+        vae = make(NormalVAETransformer, learning_rate=rate, max_iter=30, prior="normal", noise="shared", batch_size=50)
+        latents = []
+
+        class Watch:
+            def setup(self, estimator, context):
+                pass
+
+            teardown = on_fit_task_begin = setup
+
+            def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+                if context.task_name == "epoch":
+                    latents.append(fitted_estimator.transform(digits))  # noqa: B023
+
+        vae.set_callbacks(Watch()).fit(digits)
+        moved[rate] = [np.abs(b - a).mean() for a, b in zip(latents, latents[1:], strict=False)]
+    assert moved["cosine"][-1] < 0.1 * moved["constant"][-1]
+    assert moved["cosine"][0] == pytest.approx(moved["constant"][0], rel=0.2)
+
+
+def test_weight_decay_keeps_the_networks_near_the_linear_model(digits):
+    parameters = {"noise": "shared", "prior": "normal", "max_iter": 10, "batch_size": 50}
+    free, bound = (make(NormalVAETransformer, weight_decay=decay, **parameters).fit(digits) for decay in (0.0, 200.0))
+
+    def norms(vae):
+        weights = {id(weight): weight for weight in vae.module_.inner_weights}
+        inner = sum(float(weight.detach().square().sum()) for weight in weights.values())
+        paths = [vae.module_.encoder.path.weight, vae.module_.decoder.path.weight]
+        return inner, sum(float(weight.detach().square().sum()) for weight in paths)
+
+    (free_inner, free_path), (bound_inner, bound_path) = norms(free), norms(bound)
+    assert bound_inner < 0.05 * free_inner
+    assert bound_path > 0.5 * free_path
+
+
+# Warnings
+
+
+@pytest.fixture
+def _no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.usefixtures("_no_warning")
+@pytest.mark.parametrize(
+    "X",
+    [load_digits().data[:600], load_iris().data, StandardScaler().fit_transform(load_wine().data), sensors()],
+    ids=["digits", "iris", "wine", "sensors"],
+)
+def test_no_warning_on_a_fit_that_is_fine(X):
+    vae = NormalVAETransformer(2, max_iter=20, random_state=0).fit(X)
+    vae.partial_fit(X[::2]).partial_fit(X[1::2])
+    NormalVAETransformer(2, random_state=0).partial_fit(X[::2]).partial_fit(X[1::2])
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_columns_of_very_different_scales(method):
+    X = sensors() * [1, 1, 1, 1e4, 1, 1]
+    with pytest.warns(UserWarning, match="Column 3 of X has a standard deviation of .* StandardScaler") as caught:
+        getattr(NormalVAETransformer(2, max_iter=1), method)(X)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(NormalVAETransformer(2, max_iter=1), method)(StandardScaler().fit_transform(X))
+
+
+def test_raw_wine_is_warned_of():
+    with pytest.warns(UserWarning, match="StandardScaler"):
+        NormalVAETransformer(5, max_iter=1).fit(load_wine().data)
+
+
+def test_components_that_collapse(estimator_class, digits):
+    with pytest.warns(UserWarning, match="0 of 3 components are active. The others have collapsed") as caught:
+        make(estimator_class, beta=1e4, learning_rate_init=0.05, max_iter=20, batch_size=50).fit(digits)
+    assert caught[0].filename == __file__
+
+
+def test_more_components_than_the_data_have_is_no_collapse():
+    X = sensors()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NormalVAETransformer(10, max_iter=1, random_state=0).fit(X)
+        NormalVAETransformer(10, max_iter=1, random_state=0).fit(X[:3])
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_rows_that_are_nothing_like_the_first_ones(method):
+    X = sensors()
+    vae = NormalVAETransformer(2, warm_start=True, max_iter=1, random_state=0).fit(X)
+    for later in (X + 1e3, 1e3 * X):
+        with pytest.warns(UserWarning, match="times as far from shift_ as scale_=.*Begin with rows that are like"):
+            getattr(vae, method)(later)
+
+
+# Never worse than the linear model
+
+
+def one_unit(rng):
+    """Barometers at different heights, all in hPa."""
+    return (
+        np.linspace(1013, 845, 8) + 4 * rng.normal(size=(500, 2)) @ LOADINGS[:2, :8] + 0.5 * rng.normal(size=(500, 8))
+    )
+
+
+def one_bad_entry(rng):
+    X = rng.normal(size=(500, 2)) @ LOADINGS[:2] + 0.3 * rng.normal(size=(500, 12))
+    X[7, 3] = 300
+    return X
+
+
+def one_hot(rng):
+    return np.hstack([np.eye(4)[rng.integers(4, size=500)], np.eye(5)[rng.integers(5, size=500)]])
+
+
+def skewed_columns(rng):
+    L = rng.normal(size=(500, 2)) @ LOADINGS[:2, :6] + 0.2 * rng.normal(size=(500, 6))
+    L[:, :3] = np.exp(L[:, :3])
+    return L
+
+
+LOADINGS = np.random.default_rng(99).normal(size=(2, 12))
+
+
+def r2(model, X):
+    left = X - model.inverse_transform(model.transform(X))
+    return 1 - np.square(left).sum() / np.square(X - X.mean(axis=0)).sum()
+
+
+EPOCHS = [15, pytest.param(None, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("max_iter", EPOCHS)
+@pytest.mark.parametrize(
+    ("rows", "n_components"), [(one_unit, 2), (one_bad_entry, 3), (one_hot, 7), (skewed_columns, 3)]
+)
+def test_reconstructions_are_at_least_those_of_pca(rows, n_components, max_iter):
+    X = rows(np.random.default_rng(0))
+    later = rows(np.random.default_rng(1))
+    if rows is skewed_columns:
+        scaler = StandardScaler().fit(X)
+        X, later = scaler.transform(X), scaler.transform(later)
+    if rows is one_bad_entry:
+        later = np.delete(later, 7, axis=0)
+    vae, pca = NormalVAETransformer(n_components, max_iter=max_iter, random_state=0).fit(X), PCA(n_components).fit(X)
+    assert r2(vae, later) >= r2(pca, later) - 0.01
+
+
+@pytest.mark.parametrize("max_iter", EPOCHS)
+@pytest.mark.filterwarnings("ignore:Column 12 of X has")
+def test_reconstructions_of_a_raw_table(max_iter):
+    X = load_wine().data
+    train, later = X[::2], X[1::2]
+    vae, pca = NormalVAETransformer(5, max_iter=max_iter, random_state=0).fit(train), PCA(5).fit(train)
+    assert r2(vae, later) >= r2(pca, later) - 0.01
+
+
+def test_an_entry_that_hides_all_others_is_warned_of():
+    X = one_bad_entry(np.random.default_rng(0))
+    X[7, 3] = 1e5
+    with pytest.warns(UserWarning, match="Column 3 of X has .* look for extreme values in that column"):
+        NormalVAETransformer(3, max_iter=1).fit(X)
