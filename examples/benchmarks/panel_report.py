@@ -191,7 +191,8 @@ def fits(sets):
         for model in entry["models"]:
             vae = entry["models"][model]
             said = vae.get("error") or "; ".join(vae["warnings"])
-            cells = [value(vae, "seconds", ".1f"), str(vae.get("epochs", "")), textwrap.shorten(said.replace("|", "/"), LONGEST)]
+            said = textwrap.shorten(said.replace("|", "/"), LONGEST)
+            cells = [value(vae, "seconds", ".1f"), str(vae.get("epochs", "")), said]
             rows.append([f"{name}, {models[model]}", *linear, *cells])
     return table(["", "PCA, s", "FactorAnalysis, s", "VAE, s", "its epochs", "what it warned of"], rows)
 
