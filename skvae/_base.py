@@ -40,7 +40,7 @@ from skvae._model.build import build_vae, make_likelihood
 from skvae._model.linear import begin_at_linear_model
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
-from skvae.likelihoods import Likelihood
+from skvae.likelihoods import Likelihood, NormalLikelihood
 
 __all__ = ["BaseVAETransformer"]
 
@@ -126,8 +126,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         y : Ignored
             Not used, present for API consistency by convention.
         X_val : array-like of shape (n_val_samples, n_features), default=None
-            Validation data. Its ELBO is recorded after each epoch. With early stopping it takes the place of a part
-            of `X`.
+            Validation data. Its ELBO is recorded after each epoch. With early stopping, and to calibrate the noise, it
+            takes the place of a part of `X`.
 
         Returns
         -------
@@ -174,10 +174,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
             if fitted is None:
-                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
+                begin_at_linear_model(vae, rows, seeds.split, group)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
-            hooks += [CalibrateNoise(rows, held_out)] if likelihood.calibrates else []
+            hooks += [CalibrateNoise(rows, held_out, seeds.finish)] if likelihood.calibrates else []
             hooks += [FitPrior(rows, seeds.finish)] if self.prior == "mixture" else []
             hooks += [CheckComponents(rows, seeds.finish), Progress(bool(self.verbose)), callbacks, saving]
             run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=hooks)
@@ -193,8 +193,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         The first call learns the units of the data from `X` and begins at their linear model; later calls keep the
         units, and a warning says when their rows are nothing like those of the first. The optimizer goes on from call
-        to call, with a constant learning rate. The prior is N(0, I), and the noise one level: what `fit` sets when
-        training has ended is not set here. When it raises, the estimator is as it was before the call.
+        to call, with a constant learning rate. The prior is N(0, I). One level of noise is learned, beside differences
+        of the features that an earlier `fit` has found. A first block with fewer rows than components begins with the
+        directions that it has. When it raises, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -232,7 +233,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
             if fitted is None:
-                begin_at_linear_model(vae, rows, seeds.split, group.part, group.sum)
+                begin_at_linear_model(vae, rows, seeds.split, group)
             plan = Plan.of_partial_fit(self, len(X))
             run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))])
             if hasattr(self, "_continuation"):
@@ -472,9 +473,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     @property
     def noise_variance_(self) -> float | NDArray[np.float64]:
         """The variance of the data around the decoded mean, in the units of the data, where it is one of the model."""
-        scale = getattr(self.module_.likelihood, "scale", None)
+        likelihood = self.module_.likelihood
+        scale = likelihood.scale if isinstance(likelihood, NormalLikelihood) else None
         if scale is None:
-            raise AttributeError(f"The noise of this {type(self).__name__} is different from row to row.")
+            raise AttributeError(f"The noise of this {type(self).__name__} is not one number for each feature.")
         variance = np.square(scale.detach().cpu().numpy().astype(np.float64) * self.scale_)
         return float(variance) if variance.ndim == 0 else variance
 

@@ -289,9 +289,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     dropout : float, default=0.1
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
     init : {"pca", "random"}, default="pca"
-        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at the posterior of
-        probabilistic PCA [2]_ of the training rows. ``"random"`` is the networks alone, with random weights. Modules of
-        your own get no linear map, and neither does a built-in network beside one.
+        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at the posterior of a
+        linear model like probabilistic PCA [2]_, with moments about the lower end of the range. ``"random"`` is the
+        networks alone, with random weights. Modules of your own get no linear map, and neither does a built-in network
+        beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.

@@ -49,12 +49,12 @@ def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
     varying = spread[spread > 0]
     if len(varying) == 0:
         return
-    quarter, largest = float(np.quantile(varying, 0.25)), float(varying.max())
+    quarter, largest = float(np.quantile(varying, 0.25, method="lower")), float(varying.max())
     if largest > _LARGEST_RATIO * quarter:
         warn_user(
-            f"Column {int(spread.argmax())} of X has a standard deviation of {largest:.3g}, a quarter of the columns "
-            f"one of {quarter:.3g} or less. Beside it the model hardly sees them. Put a StandardScaler ahead of the "
-            f"VAE, and look for extreme values in that column.",
+            f"Column {int(spread.argmax())} of X has a standard deviation of {largest:.3g}, a quarter of those that "
+            f"vary one of {quarter:.3g} or less. Beside it the model hardly sees them. Put a StandardScaler ahead of "
+            f"the VAE, and look for extreme values in that column.",
             UserWarning,
         )
 

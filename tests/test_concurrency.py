@@ -122,6 +122,29 @@ def test_children_forked_beside_fits_do_not_hang():
     subprocess.run([sys.executable, "-c", FORKS], check=True, timeout=120)
 
 
+FORK_AFTER_A_FIT = """
+import os
+from sklearn.datasets import make_blobs
+from sklearn.mixture import GaussianMixture
+from skvae import NormalVAETransformer
+
+X, _ = make_blobs(2000, 6, centers=5, random_state=0)
+vae = NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X)
+child = os.fork()
+if not child:
+    vae.fit(X)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_fits_after_its_parent_has():
+    """scikit-learn, imported first, has threads of its own, which a child does not have."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK_AFTER_A_FIT], check=True, timeout=120, env=environment)
+
+
 IMPORTS = """
 import sys
 from sklearn.datasets import load_digits

@@ -181,7 +181,12 @@ def test_small_data_get_small_batches_and_many_epochs(n_rows):
     if fewest < plan.n_epochs < most:
         assert 10_000 <= plan.n_epochs * n_steps < 10_000 + n_steps
     # What keeps the networks near the linear model falls with the number of rows.
-    assert plan.weight_decay * n_rows == pytest.approx(Plan.of_fit(NormalVAETransformer(), 1).weight_decay)
+    assert plan.weight_decay == pytest.approx(min(100 / n_rows, 0.1 / 2e-3))
+
+
+def test_decay_leaves_most_of_a_weight_at_each_step():
+    plan = Plan.of_fit(NormalVAETransformer(learning_rate_init=0.5), 3)
+    assert plan.learning_rate * plan.weight_decay <= 0.1
 
 
 def test_what_is_given_is_taken():
@@ -365,4 +370,27 @@ def test_an_entry_that_hides_all_others_is_warned_of():
     X = one_bad_entry(np.random.default_rng(0))
     X[7, 3] = 1e5
     with pytest.warns(UserWarning, match="Column 3 of X has .* look for extreme values in that column"):
-        NormalVAETransformer(3, max_iter=1).fit(X)
+        NormalVAETransformer(3, max_iter=1, random_state=0).fit(X)
+
+
+def test_two_columns_of_different_scales_are_warned_of():
+    X = np.random.default_rng(0).normal(size=(60, 2)) * (1, 1e6)
+    with pytest.warns(UserWarning, match="Column 1 of X has .* StandardScaler"):
+        NormalVAETransformer(1, max_iter=1, random_state=0).fit(X)
+
+
+def test_the_noise_of_each_feature_is_that_of_the_shared_level_where_all_are_alike():
+    """Of more rows than there are draws for each: what all rows share would not average out."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 4)) @ rng.normal(size=(4, 8)) + 0.3 * rng.normal(size=(20_000, 8))
+    start = {"max_iter": 1, "learning_rate_init": 1e-9, "random_state": 0}
+    each = NormalVAETransformer(4, **start).fit(X).noise_variance_
+    np.testing.assert_allclose(each, 0.09, rtol=0.05)
+
+
+def test_one_far_row_to_validate_with_says_nothing_of_the_noise(digits):
+    near, far = (
+        NormalVAETransformer(3, max_iter=1, random_state=0).fit(digits, X_val=rows)
+        for rows in (digits[:1], 100 * digits[:1])
+    )
+    np.testing.assert_array_equal(near.noise_variance_, far.noise_variance_)

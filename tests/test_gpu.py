@@ -51,8 +51,7 @@ def make_run(estimator_class, parameters, X, device, hooks=(), records=True, n_e
     units = likelihood.learn_units(X)
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
-    group = Group()
-    begin_at_linear_model(vae, rows, 0, group.part, group.sum)
+    begin_at_linear_model(vae, rows, 0, Group())
     plan = dataclasses.replace(Plan.of_fit(estimator, len(X)), n_epochs=n_epochs)
     run = Run(vae, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
     if not records:

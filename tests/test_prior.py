@@ -213,7 +213,15 @@ def test_a_copy_has_the_prior(estimator_class, form, digits):
 def test_a_prior_of_another_size_is_damage(digits):
     vae = make(NormalVAETransformer, prior="mixture").fit(digits)
     vae.module_.prior = mixture()
-    with pytest.raises(ValueError, match="The file is damaged: .*prior is not a mixture of 3 components"):
+    with pytest.raises(ValueError, match="The file is damaged: .*prior has no means_ of shape"):
+        pickle.loads(pickle.dumps(vae))
+
+
+@pytest.mark.parametrize("name", ["weights_", "means_", "covariances_", "precisions_cholesky_"])
+def test_a_prior_that_lacks_something_is_damage(digits, name):
+    vae = make(NormalVAETransformer, prior="mixture").fit(digits)
+    setattr(vae.prior_, name, getattr(vae.prior_, name) * np.nan)
+    with pytest.raises(ValueError, match=f"The file is damaged: .*prior has no {name}"):
         pickle.loads(pickle.dumps(vae))
 
 

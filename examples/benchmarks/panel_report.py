@@ -1,6 +1,7 @@
 """The panel on the screen, as tables of its page, and as a picture."""
 
 import re
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,14 +77,14 @@ def screen_row(name, model, entry):
     vae, linear = entry["models"][model], entry["linear"]
     start = f"{name}, {MODELS[model][0]}"
     if "error" in vae:
-        return f"{start:<32} {vae['error'][:LONGEST]}"
+        return f"{start:<32} {textwrap.shorten(vae['error'], LONGEST)}"
     cells = [marked(kept(vae, "r2"), R2, entry, model), kept(linear["pca"], "r2")]
     cells += [marked(nats(vae, "density"), DENSITY, entry, model), nats(vae["rivals"], "factor_analysis")]
     for key, target in ACCURACY.items():
         cells += [marked(value(vae, key), target, entry, model), value(linear["pca"], key)]
     cells += [value(vae, "auc"), f"{max(linear['auc'].values()):.3f}" if "auc" in linear else ""]
     cells += [f"{vae['seconds']:.1f}", str(vae["epochs"])]
-    warned = [f"    {text[:LONGEST]}" for text in vae["warnings"]]
+    warned = [f"    {textwrap.shorten(text, LONGEST)}" for text in vae["warnings"]]
     return "\n".join([screen_line(start, cells), *warned])
 
 
@@ -190,7 +191,8 @@ def fits(sets):
         for model in entry["models"]:
             vae = entry["models"][model]
             said = vae.get("error") or "; ".join(vae["warnings"])
-            cells = [value(vae, "seconds", ".1f"), str(vae.get("epochs", "")), said.replace("|", "/")[:LONGEST]]
+            said = textwrap.shorten(said.replace("|", "/"), LONGEST)
+            cells = [value(vae, "seconds", ".1f"), str(vae.get("epochs", "")), said]
             rows.append([f"{name}, {models[model]}", *linear, *cells])
     return table(["", "PCA, s", "FactorAnalysis, s", "VAE, s", "its epochs", "what it warned of"], rows)
 

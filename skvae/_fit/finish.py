@@ -1,7 +1,5 @@
 """What is set, and looked at, when training has ended, one small class each."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import sklearn
 import torch
@@ -11,13 +9,19 @@ from torch import Tensor
 from skvae._data.checks import warn_user
 from skvae._data.rows import Rows
 from skvae._fit.run import Hook, Run
-from skvae._model.bounds import BLOCK_ENTRIES, standard_normal_points
+from skvae._model.bounds import BLOCK_ENTRIES
 from skvae._model.prior import fit_mixture
 
 __all__ = ["CalibrateNoise", "CheckComponents", "FitPrior"]
 
-# Points for each row at which its noise is looked at: few for many rows, each with its mirror image.
-_MOST_POINTS, _LEAST_POINTS, _POINTS_OF_ALL = 64, 2, 1 << 15
+# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
+_MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
+
+# The fewest held-out rows that say how much is left of later rows.
+_FEWEST_HELD_OUT = 5
+
+# The smallest mean square that is left, where the likelihood has no bound.
+_SMALLEST_VARIANCE = 1e-12
 
 # What is left of a row counts as at most this many times the median.
 _MOST_TIMES_MEDIAN = 10
@@ -39,10 +43,12 @@ class CalibrateNoise(Hook):
     ----------
     rows, held_out : Rows
         The training rows, and rows that were set aside, maybe none.
+    seed : int
+        Where the draws begin.
     """
 
-    def __init__(self, rows: Rows, held_out: Rows) -> None:
-        self._rows, self._held_out = rows, held_out
+    def __init__(self, rows: Rows, held_out: Rows, seed: int) -> None:
+        self._rows, self._held_out, self._seed = rows, held_out, seed
 
     def begin_run(self, run: Run) -> None:
         """Train with one level, also a model that has been calibrated before."""
@@ -51,31 +57,40 @@ class CalibrateNoise(Hook):
     def end_run(self, run: Run) -> None:
         """Hand the mean squares of what is left to the likelihood."""
         likelihood = run.model.likelihood
-        total = torch.zeros(run.model.n_features, dtype=torch.float64, device="cpu")
-        for squares in _squares_left(run, self._rows):
-            total += squares.sum(0)
-        mean_squares = run.group.sum(total) / len(self._rows)
-        mean_squares = mean_squares.clamp_min(likelihood.smallest_scale**2)
-        if len(self._held_out):
-            ratios = [(squares / mean_squares).mean(1) for squares in _squares_left(run, self._held_out, whole=True)]
-            ratio = torch.cat(ratios)
+        smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
+        first, stop = run.group.part(len(self._rows))
+        squares = _squares_left(run, self._rows.between(first, stop), self._seed + first)
+        mean_squares = (run.group.sum(squares.sum(0)) / len(self._rows)).clamp_min(smallest)
+        noisy = mean_squares > smallest
+        if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
+            left = _squares_left(run, self._held_out, self._seed)
+            ratio = (left[:, noisy] / mean_squares[noisy]).mean(1)
             # A row far away says nothing of the others.
-            mean_squares *= ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
+            factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
+            mean_squares = torch.where(noisy, mean_squares * factor, mean_squares)
         with torch.no_grad():
             likelihood.calibrate(mean_squares)
 
 
-def _squares_left(run: Run, rows: Rows, *, whole: bool = False) -> Iterator[Tensor]:
-    """Yield the expected squares of what the decoded mean leaves of rows, a block of this process's at a time."""
-    model, n_rows = run.model, len(rows)
-    n_points = min(max(_POINTS_OF_ALL // n_rows // 2 * 2, _LEAST_POINTS), _MOST_POINTS)
-    points = standard_normal_points(n_points, model.n_components).to(model.device)
-    share = rows if whole else rows.between(*run.group.part(n_rows))
+def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
+    """Return the expected squares of what the decoded mean leaves of each entry, those of many rows in sums.
+
+    The posterior is drawn from anew for each row: what is the same for all rows does not average out.
+    """
+    model = run.model
+    generator = torch.Generator("cpu").manual_seed(seed)
+    n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
+    blocks = [torch.zeros(0, model.n_features, dtype=torch.float64, device="cpu")]
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        for batch in share.blocks(max(1, BLOCK_ENTRIES // (n_points * model.decoder_width))):
+        for batch in rows.blocks(max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))):
             mean, std = model.posterior(batch.x)
-            decoded = model.decode((mean + std * points[:, None]).flatten(0, 1)).unflatten(0, (n_points, -1))
-            yield (batch.x - decoded).square_().mean(0).cpu().double()
+            shape = n_pairs, *mean.shape
+            points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
+            z = mean + std * torch.cat([points, -points])
+            decoded = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+            squares = (batch.x - decoded).square_().mean(0).cpu().double()
+            blocks.append(squares if len(rows) <= _MOST_ROWS else squares.sum(0, keepdim=True))
+    return torch.cat(blocks)
 
 
 class FitPrior(Hook):

@@ -22,9 +22,12 @@ _FEWEST_EPOCHS, _MOST_EPOCHS = 10, 150
 # The decay of the weights beside a linear path, times the number of rows.
 _DECAY_TIMES_ROWS = 100.0
 
+# The largest share of these weights that a step takes.
+_LARGEST_DECAY = 0.1
 
-# Rows that are set aside to calibrate the noise: a share of all, and at most so many.
-_CALIBRATION_FRACTION, _MOST_CALIBRATION_ROWS = 0.1, 500
+
+# Rows that are set aside to calibrate the noise: a share of all, at most so many, and none if they are too few.
+_CALIBRATION_FRACTION, _MOST_CALIBRATION_ROWS, _FEWEST_CALIBRATION_ROWS = 0.1, 500, 5
 
 
 def n_set_aside(estimator: Any, likelihood: Likelihood, n_samples: int) -> int:
@@ -36,7 +39,8 @@ def n_set_aside(estimator: Any, likelihood: Likelihood, n_samples: int) -> int:
         When early stopping leaves no row to train on.
     """
     if not estimator.early_stopping:
-        return min(int(_CALIBRATION_FRACTION * n_samples), _MOST_CALIBRATION_ROWS) if likelihood.calibrates else 0
+        n_aside = min(int(_CALIBRATION_FRACTION * n_samples), _MOST_CALIBRATION_ROWS)
+        return n_aside if likelihood.calibrates and n_aside >= _FEWEST_CALIBRATION_ROWS else 0
     n_aside = math.ceil(estimator.validation_fraction * n_samples)
     if n_aside >= n_samples:
         raise ValueError(
@@ -84,12 +88,13 @@ class Plan:
         if n_epochs is None:
             n_epochs = math.ceil(_N_STEPS / math.ceil(n_rows / batch_size))
             n_epochs = min(max(n_epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
+        rate = float(estimator.learning_rate_init)
         return cls(
             int(n_epochs),
             int(batch_size),
-            float(estimator.learning_rate_init),
+            rate,
             estimator.learning_rate,
-            _DECAY_TIMES_ROWS / n_rows if decay == "auto" else float(decay),
+            min(_DECAY_TIMES_ROWS / n_rows, _LARGEST_DECAY / rate) if decay == "auto" else float(decay),
             None if estimator.clip_value is None else float(estimator.clip_value),
             float(estimator.beta),
         )

@@ -80,8 +80,8 @@ def build_vae(
         except RuntimeError as error:
             raise ValueError(
                 f"{type(estimator).__name__} cannot go on from its fitted weights, because a parameter that shapes the "
-                f"networks has changed since (n_components, encoder, decoder, hidden_layer_sizes or image_shape). "
-                f"Put it back, or start anew with warm_start=False and fit. {error}"
+                f"networks has changed since (n_components, encoder, decoder, hidden_layer_sizes, image_shape, init or "
+                f"noise). Put it back, or start anew with warm_start=False and fit. {error}"
             ) from error
     return vae
 

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class LinearModel:
     Attributes
     ----------
     components : Tensor of shape (n_components, n_features), float64
-        W. Where the data have fewer directions than components, the last rows are zero.
+        W. Beyond the number of features its rows are zero, and where the data have no variance they are small.
     noise_variance : float
         The variance of the noise.
 
@@ -58,10 +59,9 @@ class LinearModel:
         rows: Rows,
         vae: VAE,
         seed: int,
-        part: Callable[[int], tuple[int, int]],
-        sum_over: Callable[[Tensor], Tensor],
+        group: Any,
     ) -> "LinearModel":
-        """Return the model of centered rows, with the moments of their blocks summed in float64.
+        """Return the model of rows around 0, with the moments of their blocks summed in float64.
 
         Parameters
         ----------
@@ -71,12 +71,11 @@ class LinearModel:
             The model that is to begin at the linear one, for its number of components and its smallest noise.
         seed : int
             Where draws of rows and directions begin.
-        part, sum_over : callable
-            The rows of this process out of a number of them, and the sum of a tensor over all processes.
+        group : Group
+            The processes, which sum the moments of their rows.
         """
         rows = _drawn(rows, seed)
-        share = rows.between(*part(len(rows)))
-        moments = _Moments(share, len(rows), sum_over)
+        moments = _Moments(rows, group)
         n_components, n_features = vae.n_components, rows.n_features
         rank = min(n_components, n_features)
         if n_features <= _MOST_COVARIANCES:
@@ -103,16 +102,16 @@ def _drawn(rows: Rows, seed: int) -> Rows:
 class _Moments:
     """Second moments of rows, a block at a time."""
 
-    def __init__(self, share: Rows, n_rows: int, sum_over: Callable[[Tensor], Tensor]) -> None:
-        self._share, self._n_rows, self._sum_over = share, n_rows, sum_over
-        self._n_features = share.n_features
+    def __init__(self, rows: Rows, group: Any) -> None:
+        self._share, self._n_rows, self._group = rows.between(*group.part(len(rows))), len(rows), group
+        self._n_features = rows.n_features
 
     def _mean(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
         """Return the mean over all rows of what `moment` sums over the rows of a block."""
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
             total += moment(batch.x.cpu().double())
-        return self._sum_over(total) / self._n_rows
+        return self._group.sum(total) / self._n_rows
 
     def covariance(self) -> Tensor:
         """Return the covariance matrix."""
@@ -124,7 +123,7 @@ class _Moments:
         shape = self._n_features, n_directions
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(_N_ITERATIONS):
-            q = torch.linalg.qr(basis).Q
+            q = self._group.broadcast(torch.linalg.qr(basis).Q)
             basis = self._mean(functools.partial(_along, q), shape)
         variances, vectors = torch.linalg.eigh(q.T @ basis)
         return variances, q @ vectors, float(self._mean(lambda x: x.square().sum(), ()))
@@ -134,9 +133,7 @@ def _along(q: Tensor, x: Tensor) -> Tensor:
     return x.T @ (x @ q)
 
 
-def begin_at_linear_model(
-    vae: VAE, rows: Rows, seed: int, part: Callable[[int], tuple[int, int]], sum_over: Callable[[Tensor], Tensor]
-) -> None:
+def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
     """Give a model whose networks have linear paths the posterior and the mean of a linear model of rows.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
@@ -147,13 +144,13 @@ def begin_at_linear_model(
     ----------
     vae : VAE
         The model. Without linear paths it stays as it is.
-    rows, seed, part, sum_over
+    rows, seed, group
         As in `LinearModel.fit`.
     """
     encoder, decoder = vae.encoder, vae.decoder
     if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
         return
-    linear = LinearModel.fit(rows, vae, seed, part, sum_over)
+    linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
     components, noise = linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
     log_variances = -precisions.log()

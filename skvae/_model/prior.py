@@ -1,16 +1,15 @@
 """The mixture that is fitted to the latent components when training has ended, and takes the place of N(0, I)."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.cluster import kmeans_plusplus
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-__all__ = ["draw_from_prior", "fit_mixture", "log_prior"]
+__all__ = ["check_mixture", "draw_from_prior", "fit_mixture", "log_prior"]
 
 # The numbers of mixture components that are tried, in this order, until later ones do worse.
 _SIZES = (1, 3, 10, 40)
@@ -26,6 +25,12 @@ _REGULARIZATION = 1e-3
 
 # A step of the EM algorithm is the last one when it raises the log density by less than this.
 _TOLERANCE = 1e-2
+
+# More than it ever takes.
+_MAX_ITER = 1000
+
+# Steps by which the first means are moved to the middle of the rows that are nearest to them.
+_N_LLOYD = 5
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -52,11 +57,16 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
         n_parameters = size * (n_components + 1) * (n_components + 2) // 2
         if n_parameters * _ENTRIES_PER_PARAMETER > fitted.size or n_held_out < 2:
             break
-        mixture = GaussianMixture(size, tol=_TOLERANCE, reg_covar=_REGULARIZATION, random_state=seed)
+        mixture = GaussianMixture(
+            size,
+            tol=_TOLERANCE,
+            max_iter=_MAX_ITER,
+            reg_covar=_REGULARIZATION,
+            random_state=seed,
+            **_first_parameters(fitted, size, seed),
+        )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that could be a little better will do
-                scores = mixture.fit(fitted).score_samples(held_out)
+            scores = mixture.fit(fitted).score_samples(held_out)
         except ValueError:  # a covariance that float32 cannot hold
             break
         gain = scores - best_scores
@@ -71,6 +81,38 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
         best.weights_ /= best.weights_.sum()
         best.covariances_ = (best.covariances_ + best.covariances_.transpose(0, 2, 1)) / 2
     return best
+
+
+def _first_parameters(z: NDArray[np.float32], size: int, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Return the parameters at which the EM algorithm begins: clusters with one covariance.
+
+    `KMeans` would do, but it hangs in a forked child, whose threads of OpenMP are gone.
+    """
+    means, _ = kmeans_plusplus(z, size, random_state=seed)
+    for _ in range(_N_LLOYD):
+        nearest = (0.5 * np.square(means).sum(axis=1) - z @ means.T).argmin(axis=1)
+        counts = np.bincount(nearest, minlength=size)
+        sums = np.zeros_like(means)
+        np.add.at(sums, nearest, z)
+        means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], means)
+    left = z - means[nearest]
+    covariance = left.T @ left / len(z) + _REGULARIZATION * np.eye(z.shape[1], dtype=z.dtype)
+    return {
+        "weights_init": ((counts + 1) / (len(z) + size)).astype(z.dtype),
+        "means_init": means,
+        "precisions_init": np.repeat(np.linalg.inv(covariance)[None], size, axis=0),
+    }
+
+
+def check_mixture(prior: GaussianMixture, n_components: int) -> None:
+    """Raise ValueError unless `prior` is a fitted mixture over this many components of z."""
+    size = len(prior.weights_) if isinstance(prior, GaussianMixture) else 0
+    square = size, n_components, n_components
+    shapes = {"weights_": (size,), "means_": square[:2], "covariances_": square, "precisions_cholesky_": square}
+    for name, shape in shapes.items():
+        values = np.asarray(getattr(prior, name, np.nan))
+        if size == 0 or values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"prior has no {name} of shape {shape} that is finite.")
 
 
 def log_prior(prior: GaussianMixture | None, z: Tensor) -> Tensor:

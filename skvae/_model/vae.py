@@ -14,7 +14,7 @@ from skvae._data.rows import Batch, Units
 from skvae._model import ops
 from skvae._model.networks import Network
 from skvae._model.noise import Noise
-from skvae._model.prior import draw_from_prior, log_prior
+from skvae._model.prior import check_mixture, draw_from_prior, log_prior
 from skvae.likelihoods import Likelihood
 
 __all__ = ["VAE", "Terms"]
@@ -108,8 +108,8 @@ class VAE(nn.Module):
                 raise ValueError(f"{name} is a {type(getattr(self, name)).__name__}; a {kind.__name__} is expected.")
         if self.posterior_scale not in ("log_variance", "softplus"):
             raise ValueError(f"posterior_scale is {self.posterior_scale!r}.")
-        if self.prior is not None and np.shape(self.prior.means_)[1:] != (self.n_components,):
-            raise ValueError(f"prior is not a mixture of {self.n_components} components of z.")
+        if self.prior is not None:
+            check_mixture(self.prior, self.n_components)
         if np.shape(self.units.shift) not in ((), (self.n_features,)):
             raise ValueError(f"shift has {np.shape(self.units.shift)} numbers; 1 or {self.n_features} are expected.")
         sizes = {
