@@ -76,6 +76,7 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
             break
         last = scores.mean()
     if best is not None:  # fitted in float32, which is twice as fast, it is to draw samples in float64
+        best.set_params(weights_init=None, means_init=None, precisions_init=None)
         for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
             setattr(best, name, getattr(best, name).astype(np.float64))
         best.weights_ /= best.weights_.sum()
