@@ -23,7 +23,7 @@ FEWER_ROWS = "Give fewer rows at a time, or fit narrower networks."
 _MOST_WHITE_COMPONENTS = 256
 
 # Points of which an importance bound is made, and how often they are drawn from.
-_N_WIDE_POINTS, _N_DRAWS = 1 << 12, 1 << 16
+_N_WIDE_POINTS, _N_DRAWS = 1 << 14, 1 << 16
 
 # How much wider than the posterior they lie: the variance is 1 + _EXCESS / sqrt(n_components).
 _EXCESS = 1.5
