@@ -273,7 +273,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     ----------
     n_components : int, default=20
         Number of latent components.
-    encoder : {"auto", "dense", "conv"} or torch.nn.Module, default="auto"
+    encoder : {"auto", "dense", "conv"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU. ``"conv"`` puts a convolution of 32 filters of 3 x 3 and a
         2 x 2 max-pooling ahead of it. ``"auto"`` is ``"conv"`` when the features form an image (`image_shape` is given,
         or their number is a square of at least 4 x 4) and ``"dense"`` otherwise. A module maps float32 tensors of shape
@@ -284,15 +284,15 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
         (batch, n_components) to (batch, n_features): the logits. `fit` trains a copy of it as well. A layer that both
         modules hold is copied to each of them: it is no longer shared.
-    hidden_layer_sizes : int or sequence of int, default=(512, 512)
+    hidden_layer_sizes : int or sequence of int, default=(128,)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
     init : {"pca", "random"}, default="pca"
-        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at the posterior of a
-        linear model like probabilistic PCA [2]_, with moments about the lower end of the range. ``"random"`` is the
-        networks alone, with random weights. Modules of your own get no linear map, and neither does a built-in network
-        beside one.
+        Where training begins. ``"pca"`` puts a linear map beside each built-in network. The encoder begins at
+        the posterior of probabilistic PCA [2]_ of the training rows, and the decoder at the linear map from latent
+        components to logits that makes these rows likeliest. ``"random"`` is the networks alone, with random weights.
+        Modules of your own get no linear map, and neither does a built-in network beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.
@@ -303,7 +303,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
-        the training data, and a hundredth of it more on either side. Later values outside a learned range are clipped
+        the training data. Later values outside a learned range are clipped
         on their way to the encoder and have the density 0, a score of -inf. In training that goes on from a fitted
         model (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error. In `X_val` they
         are clipped with a warning.
@@ -413,10 +413,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         self,
         n_components: int = 20,
         *,
-        encoder: str | nn.Module = "auto",
+        encoder: str | nn.Module = "dense",
         decoder: str | nn.Module = "dense",
-        hidden_layer_sizes: int | Sequence[int] = (512, 512),
-        dropout: float = 0.1,
+        hidden_layer_sizes: int | Sequence[int] = (128,),
+        dropout: float = 0.0,
         init: str = "pca",
         image_shape: Sequence[int] | None = None,
         prior: str = "mixture",

@@ -35,9 +35,6 @@ _LARGEST_DISTANCE = 10
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
 
-# How far a learned range reaches beyond the data, as a share of their range.
-_MARGIN = 0.01
-
 
 def _root_mean_square(values: NDArray[np.float64]) -> float:
     largest = float(values.max()) or 1.0
@@ -136,19 +133,22 @@ class Likelihood(nn.Module):
         _warn_of_different_scales(spread)
         return Units(mean, _root_mean_square(spread) or 1.0)
 
-    def begin_at(self, noise_variance: float) -> Tensor | None:
+    def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
 
         Parameters
         ----------
+        mean : Tensor of shape (n_features,), float64
+            The mean of the training rows, in the units of the likelihood.
         noise_variance : float
-            The variance of each entry around the linear model, in the units of the likelihood.
+            The variance of each entry around the linear model, in these units.
 
         Returns
         -------
         Tensor of shape (n_parameters * n_features,) or None
             What the decoder puts out at z = 0. The components are then added to its first `n_features` outputs. None,
-            the default, says that no linear map of z gives the mean; the decoder then begins at random weights.
+            the default, says that no linear map of z gives the mean; the decoder then begins at the linear map that
+            makes the rows likeliest.
         """
         return None
 
@@ -319,13 +319,15 @@ class NormalLikelihood(StoredModule, Likelihood):
         raw = self.level if noise == "shared" else self.level + self.get_buffer("offsets")
         return self.config["min_scale"] - logsigmoid(-raw)
 
-    def begin_at(self, noise_variance: float) -> Tensor:
+    def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
 
         Parameters
         ----------
+        mean : Tensor of shape (n_features,), float64
+            The mean of the training rows, in the units of the likelihood.
         noise_variance : float
-            The variance of each entry around the linear model, in the units of the likelihood.
+            The variance of each entry around the linear model, in these units.
 
         Returns
         -------
@@ -333,12 +335,11 @@ class NormalLikelihood(StoredModule, Likelihood):
             What the decoder puts out at z = 0.
         """
         raw = self._raw(torch.tensor(noise_variance, dtype=torch.float64, device="cpu"))
-        zeros = torch.zeros(self.config["n_features"], dtype=torch.float32, device="cpu")
         if self.config["noise"] == "network":
-            return torch.cat([zeros, raw.expand_as(zeros)])
+            return torch.cat([mean, raw.expand_as(mean)])
         with torch.no_grad():
             self.level.copy_(raw)
-        return zeros
+        return mean
 
     def begin_training(self) -> None:
         """Put back one level for all features."""
@@ -438,7 +439,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     ----------
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. None learns it: from the smallest to the largest entry of the training
-        data, and a hundredth of that further on either side.
+        data.
     min_scale : float, default=1/64
         About the smallest standard deviation :math:`s_{\min}` of an entry, as a share of the range. It bounds the
         density at the ends of the range, where it has no bound otherwise.
@@ -474,15 +475,13 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Returns
         -------
         Units
-            ``(x - low) / (high - low)``, clipped. A learned range is a little wider than the data, so that later rows
-            are rarely outside it.
+            ``(x - low) / (high - low)``, clipped.
         """
         if self.config["data_range"] is not None:
             low, high = self.config["data_range"]
-            return Units(low, high - low, 0.0, 1.0)
-        low, high = extent(X)
-        margin = _MARGIN * (high - low)
-        return Units(low - margin, high - low + 2 * margin or 1.0, 0.0, 1.0)
+        else:
+            low, high = extent(X)
+        return Units(low, high - low or 1.0, 0.0, 1.0)
 
     def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
         """Return which rows lie in the range.

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae.distributions import ContinuousBernoulli
+from skvae.likelihoods import Likelihood, Units
 
 from conftest import bits, make
 
@@ -173,19 +177,83 @@ def test_a_calibrated_start_has_the_density_of_the_same_model_with_the_noise_of_
     assert vae.score(X) > begun(2, X).score(X) + 0.1
 
 
-def test_the_continuous_bernoulli_model_begins_with_the_posterior_of_the_linear_model(digits):
-    """The decoder begins at random: no linear map of z gives the mean."""
-    parameters = {name: value for name, value in START.items() if name != "noise"}
-    vae = ContinuousBernoulliVAETransformer(4, encoder="dense", **parameters).fit(digits)
+def begun_continuous_bernoulli(n_components, X, **parameters):
+    parameters = {name: value for name, value in START.items() if name != "noise"} | parameters
+    return ContinuousBernoulliVAETransformer(n_components, **parameters).fit(X)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"encoder": "conv", "hidden_layer_sizes": (16, 8), "dropout": 0.5}], ids=str)
+def test_the_continuous_bernoulli_model_begins_with_the_posterior_of_the_linear_model(parameters, digits):
+    vae = begun_continuous_bernoulli(4, digits, **parameters)
     x = (digits - vae.shift_) / vae.scale_
-    variances, vectors = np.linalg.eigh(x.T @ x / len(x))
+    centered = x - x.mean(axis=0)
+    variances, vectors = np.linalg.eigh(centered.T @ centered / len(x))
     noise = variances[:-4].mean()
     components = vectors[:, -4:].T * np.sqrt(variances[-4:, None] - noise)
     covariance = np.linalg.inv(np.eye(4) + components @ components.T / noise)
     mean, std = vae.posterior(digits)
-    expected = x @ components.T / noise @ covariance
+    expected = centered @ components.T / noise @ covariance
     np.testing.assert_allclose(np.abs(mean[:, ::-1]), np.abs(expected), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(std[:, ::-1], np.sqrt(np.diag(covariance))[None].repeat(300, 0), rtol=1e-2)
+
+
+def likeliest_logits(z, x, bound):
+    """Return the likeliest linear map of z and 1 to logits within a soft bound, by gradients alone, in float64."""
+    z = np.column_stack([np.ones(len(z)), z])
+
+    def loss(flat):
+        r = z @ flat.reshape(z.shape[1], -1)
+        squashed = np.tanh(r / bound)
+        e = bound * squashed
+        a = np.abs(e) + 1e-9
+        log_density = e * x - (np.maximum(e, 0) + np.log(-np.expm1(-a)) - np.log(a))
+        mean = np.where(e > 0, 1, 0) - np.sign(e) * (1 / a - 1 / np.expm1(a))
+        return -log_density.sum(), -(z.T @ ((x - mean) * (1 - squashed**2))).ravel()
+
+    start = np.full(z.shape[1] * x.shape[1], 1e-3)
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "maxfun": 4000})
+
+
+def test_the_decoder_of_the_continuous_bernoulli_model_begins_at_the_likeliest_linear_map():
+    rng = np.random.default_rng(0)
+    X = np.clip(0.5 + 0.3 * rng.normal(size=(800, 2)) @ rng.normal(size=(2, 9)), 0, 1)
+    vae = begun_continuous_bernoulli(2, X, data_range=(0, 1))
+    mean, std = vae.posterior(X)
+    z = mean + std * rng.standard_normal(mean.shape)
+    path, bias = vae.module_.decoder.path.weight, vae.module_.decoder.last_layer.bias
+    logits = 64 * np.tanh((z @ path.detach().double().numpy().T + bias.detach().double().numpy()) / 64)
+    begun = ContinuousBernoulli(logits=torch.tensor(logits)).log_prob(torch.tensor(X)).sum()
+    likeliest = -likeliest_logits(z, X, 64).fun
+    constant = -likeliest_logits(np.zeros((len(X), 0)), X, 64).fun
+    assert likeliest - float(begun) < 0.03 * (likeliest - constant)
+
+
+def test_any_likelihood_begins_at_the_likeliest_linear_map():
+    """With one that counts, the mean of the counts is there before the first step, and so is what they share."""
+
+    class Poisson(Likelihood):
+        n_parameters = 1
+
+        def learn_units(self, X, index=None):
+            return Units(0.0, 1.0)
+
+        def log_prob(self, x, parameters):
+            return x * parameters - parameters.exp() - torch.lgamma(x + 1)
+
+        def mean(self, parameters):
+            return parameters.exp()
+
+    kind = type("Vae", (NormalVAETransformer,), {"make_likelihood": lambda self, n_features: Poisson()})
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(1000, 1))
+    X = rng.poisson(np.exp(1.5 + z * np.linspace(-0.6, 0.6, 8)))
+    vae = kind(1, **START).fit(X)
+    reconstructed = vae.inverse_transform(vae.transform(X))
+    np.testing.assert_allclose(reconstructed.mean(axis=0), X.mean(axis=0), rtol=0.1)
+    left = ((reconstructed - X) ** 2).sum() / ((X - X.mean(axis=0)) ** 2).sum()
+    assert left < 1.1 * ((PCA(1).fit(X).inverse_transform(PCA(1).fit_transform(X)) - X) ** 2).sum() / (
+        (X - X.mean(axis=0)) ** 2
+    ).sum()
 
 
 @pytest.mark.draws_globally

@@ -70,11 +70,10 @@ class BernoulliVAETransformer(ContinuousBernoulliVAETransformer):
 
 
 X, _ = load_digits(return_X_y=True)
-dense = {"encoder": "dense", "hidden_layer_sizes": 128, "dropout": 0.0}
 common = {"n_components": 10, "max_iter": 50, "random_state": 0}
 vaes = {
-    "Bernoulli": BernoulliVAETransformer(data_range=(0, 16), **dense, **common),
-    "continuous Bernoulli": ContinuousBernoulliVAETransformer(data_range=(0, 16), **dense, **common),
+    "Bernoulli": BernoulliVAETransformer(**common),
+    "continuous Bernoulli": ContinuousBernoulliVAETransformer(**common),
     "normal": NormalVAETransformer(**common),
 }
 

@@ -23,9 +23,7 @@ from skvae.inspection import SamplesDisplay
 
 X, _ = load_digits(return_X_y=True)
 normal = NormalVAETransformer(n_components=10, max_iter=60, random_state=0).fit(X)
-bernoulli = ContinuousBernoulliVAETransformer(
-    n_components=10, encoder="dense", hidden_layer_sizes=128, dropout=0, data_range=(0, 16), max_iter=60, random_state=0
-).fit(X)
+bernoulli = ContinuousBernoulliVAETransformer(n_components=10, max_iter=60, random_state=0).fit(X)
 
 # %%
 # PCA generates too, when its components are drawn from normal distributions of their variances. It knows only the

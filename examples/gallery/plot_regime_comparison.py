@@ -28,15 +28,7 @@ transformers = {
     "pixels": MinMaxScaler(),
     "pca": PCA(10, random_state=0),
     "normal_vae": NormalVAETransformer(10, max_iter=60, random_state=0),
-    "cb_vae": ContinuousBernoulliVAETransformer(
-        10,
-        encoder="dense",
-        hidden_layer_sizes=128,
-        dropout=0,
-        data_range=(0, 16),
-        max_iter=60,
-        random_state=0,
-    ),
+    "cb_vae": ContinuousBernoulliVAETransformer(10, max_iter=60, random_state=0),
 }
 classifiers = {
     "logistic": LogisticRegression(max_iter=5000),

@@ -1,4 +1,4 @@
-"""The linear model that a fit begins at: probabilistic PCA."""
+"""The linear model that a fit begins at: probabilistic PCA, and the likeliest linear map of its components."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
 
 from skvae._data.rows import Rows
 from skvae._model.networks import Network
@@ -30,15 +32,20 @@ _BLOCK_ENTRIES = 1 << 20
 # The smallest variance of a component.
 _SMALLEST_VARIANCE = 1e-6
 
+# Entries that the likeliest map is fitted to, the fewest rows for each component, and steps of the optimizer.
+_MAP_ENTRIES, _MAP_ROWS, _MAP_STEPS = 1 << 20, 20, 30
+
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Probabilistic PCA [1]_: x = z W + noise of one variance, with z from N(0, I), its components rotated.
+    """Probabilistic PCA [1]_: x = mean + z W + noise of one variance, with z from N(0, I), its components rotated.
 
     They are rotated so that the posterior has independent components: W W' is diagonal.
 
     Attributes
     ----------
+    mean : Tensor of shape (n_features,), float64
+        The mean of the rows.
     components : Tensor of shape (n_components, n_features), float64
         W. Beyond the number of features its rows are zero, and where the data have no variance they are small.
     noise_variance : float
@@ -50,6 +57,7 @@ class LinearModel:
        Statistical Society B 61, 1999.
     """
 
+    mean: Tensor
     components: Tensor
     noise_variance: float
 
@@ -61,7 +69,7 @@ class LinearModel:
         seed: int,
         group: Any,
     ) -> "LinearModel":
-        """Return the model of rows around 0, with the moments of their blocks summed in float64.
+        """Return the model of rows, with the moments of their blocks summed in float64.
 
         Parameters
         ----------
@@ -88,7 +96,7 @@ class LinearModel:
         noise = max(left / max(n_features - rank, 1), vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
         components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
-        return cls(components, noise)
+        return cls(moments.mean, components, noise)
 
 
 def _drawn(rows: Rows, seed: int) -> Rows:
@@ -100,13 +108,14 @@ def _drawn(rows: Rows, seed: int) -> Rows:
 
 
 class _Moments:
-    """Second moments of rows, a block at a time."""
+    """Mean and second moments of rows, a block at a time."""
 
     def __init__(self, rows: Rows, group: Any) -> None:
         self._share, self._n_rows, self._group = rows.between(*group.part(len(rows))), len(rows), group
         self._n_features = rows.n_features
+        self.mean = self._average(lambda x: x.sum(0), (self._n_features,))
 
-    def _mean(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    def _average(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
         """Return the mean over all rows of what `moment` sums over the rows of a block."""
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
@@ -115,7 +124,7 @@ class _Moments:
 
     def covariance(self) -> Tensor:
         """Return the covariance matrix."""
-        return self._mean(lambda x: x.T @ x, (self._n_features, self._n_features))
+        return self._average(lambda x: (x - self.mean).T @ (x - self.mean), (self._n_features, self._n_features))
 
     def leading(self, n_directions: int, seed: int) -> tuple[Tensor, Tensor, float]:
         """Return the leading variances in rising order, their directions, and the total variance."""
@@ -124,21 +133,21 @@ class _Moments:
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(_N_ITERATIONS):
             q = self._group.broadcast(torch.linalg.qr(basis).Q)
-            basis = self._mean(functools.partial(_along, q), shape)
+            basis = self._average(functools.partial(self._along, q), shape)
         variances, vectors = torch.linalg.eigh(q.T @ basis)
-        return variances, q @ vectors, float(self._mean(lambda x: x.square().sum(), ()))
+        return variances, q @ vectors, float(self._average(lambda x: (x - self.mean).square().sum(), ()))
 
-
-def _along(q: Tensor, x: Tensor) -> Tensor:
-    return x.T @ (x @ q)
+    def _along(self, q: Tensor, x: Tensor) -> Tensor:
+        x = x - self.mean
+        return x.T @ (x @ q)
 
 
 def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
-    """Give a model whose networks have linear paths the posterior and the mean of a linear model of rows.
+    """Give a model whose networks have linear paths the posterior of a linear model of rows, and its mean.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
-    diagonal. The ELBO is then the log likelihood of the linear model. The mean is that of the linear model where the
-    likelihood can have it.
+    diagonal. Where the likelihood can have the mean of the linear model, the ELBO is then the log likelihood of that
+    model. Otherwise the decoder begins at the linear map of z under which the rows are likeliest.
 
     Parameters
     ----------
@@ -151,15 +160,50 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
     if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
         return
     linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
-    components, noise = linear.components, linear.noise_variance
+    mean, components, noise = linear.mean, linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
     log_variances = -precisions.log()
     raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
-    encoder.begin_at(components / (noise * precisions[:, None]), torch.cat([torch.zeros_like(raw), raw]))
-    bias = vae.likelihood.begin_at(noise)
-    if bias is not None:
+    to_latent = components / (noise * precisions[:, None])
+    encoder.begin_at(to_latent, torch.cat([-(to_latent @ mean), raw]))
+    bias = vae.likelihood.begin_at(mean, noise)
+    if bias is None:
+        decoder.begin_at(*group.broadcast(_likeliest_map(vae, rows, seed)))
+    else:
         decoder.begin_at(components.T, bias)
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
     return values + torch.log(-torch.expm1(-values))
+
+
+def _likeliest_map(vae: VAE, rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the linear map of z to the first outputs of the decoder, and all outputs at z = 0, that make rows likely.
+
+    They are likely given draws from their posterior. The map has the prior N(0, I), and some steps of L-BFGS find it.
+    """
+    n_features, n_components = vae.n_features, vae.n_components
+    n_rows = max(_MAP_ENTRIES // n_features, _MAP_ROWS * n_components)
+    if len(rows) > n_rows:
+        rows = rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), n_rows, replace=False)))
+    x = torch.cat([batch.x for batch in rows.blocks(max(1, _BLOCK_ENTRIES // vae.encoder_width))])
+    with torch.no_grad():
+        mean, std = vae.posterior(x)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    z = mean + std * torch.randn(mean.shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
+    n_missing = (vae.likelihood.n_parameters - 1) * n_features
+
+    def parts(flat: Tensor) -> tuple[Tensor, Tensor]:
+        return flat[: n_features * n_components].view(n_features, n_components), flat[n_features * n_components :]
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        flat = torch.tensor(values, dtype=torch.float32, device=x.device, requires_grad=True)
+        weight, bias = parts(flat)
+        outputs = nn.functional.pad(nn.functional.linear(z, weight), (0, n_missing)) + bias
+        total = 0.5 * weight.square().sum() - vae.likelihood.log_prob(x, outputs).sum()
+        (gradient,) = torch.autograd.grad(total / len(x), flat)
+        return float(total.detach()) / len(x), gradient.cpu().double().numpy()
+
+    zeros = np.zeros(n_features * (n_components + vae.likelihood.n_parameters))
+    found = minimize(loss, zeros, jac=True, method="L-BFGS-B", options={"maxiter": _MAP_STEPS}).x
+    return parts(torch.from_numpy(found))
