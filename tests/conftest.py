@@ -29,6 +29,9 @@ QUICK = {
     for cls in (NormalVAETransformer, ContinuousBernoulliVAETransformer)
 }
 
+# So that what holds of every estimator is tried on a convolution and on dropout as well.
+QUICK[ContinuousBernoulliVAETransformer] |= {"encoder": "auto", "dropout": 0.1}
+
 # Parameters of a fit of which each epoch could be the last: no step depends on how many there are, no row is set aside,
 # and nothing is set when training has ended.
 PLAIN = {

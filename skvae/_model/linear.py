@@ -33,7 +33,7 @@ _BLOCK_ENTRIES = 1 << 20
 _SMALLEST_VARIANCE = 1e-6
 
 # Entries that the likeliest map is fitted to, the fewest rows for each component, and steps of the optimizer.
-_MAP_ENTRIES, _MAP_ROWS, _MAP_STEPS = 1 << 20, 20, 30
+_MAP_ENTRIES, _MAP_ROWS, _MAP_STEPS = 1 << 20, 20, 8
 
 
 @dataclass(frozen=True)
