@@ -10,8 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._data.split import split_rows
 from skvae._fit import schedule
-from skvae._fit.schedule import Plan, n_set_aside
+from skvae._fit.schedule import Plan
 
 from conftest import make, make_plain
 
@@ -129,7 +130,10 @@ def test_a_row_far_away_among_those_set_aside_does_not_decide_the_noise():
 )
 def test_how_many_rows_are_set_aside(parameters, n_rows, expected):
     vae = NormalVAETransformer(**parameters)
-    assert n_set_aside(vae, vae.make_likelihood(5), n_rows) == expected
+    index, aside = split_rows(vae, n_rows, 0, calibrates=vae.make_likelihood(5).calibrates)
+    assert len(aside) == expected
+    kept = np.arange(n_rows) if index is None else index
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, aside])), np.arange(n_rows))
 
 
 def test_every_row_is_trained_on_where_none_has_to_be_set_aside():

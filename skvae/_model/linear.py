@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,9 +73,9 @@ class LinearModel:
         group : Group
             The processes, which sum the moments of their rows.
         """
-        rows = _drawn(rows, seed)
-        moments = _Moments(rows, group)
         n_components, n_features = vae.n_components, rows.n_features
+        most = max(_MOST_PRODUCTS // min(n_features, _MOST_COVARIANCES) ** 2, 10 * n_features)
+        moments = _Moments(rows.sample(most, seed), group)
         rank = min(n_components, n_features)
         if n_features <= _MOST_COVARIANCES:
             variances, vectors = torch.linalg.eigh(moments.covariance())
@@ -89,14 +88,6 @@ class LinearModel:
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
         components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
         return cls(components, noise)
-
-
-def _drawn(rows: Rows, seed: int) -> Rows:
-    """Return all rows, or of more than can be summed in time as many as can."""
-    most = max(_MOST_PRODUCTS // min(rows.n_features, _MOST_COVARIANCES) ** 2, 10 * rows.n_features)
-    if len(rows) <= most:
-        return rows
-    return rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), most, replace=False)))
 
 
 class _Moments:
