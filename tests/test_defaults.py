@@ -308,6 +308,29 @@ def test_rows_that_are_nothing_like_the_first_ones(method):
             getattr(vae, method)(later)
 
 
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_rows_that_vary_far_less_than_the_first_ones(method):
+    X = sensors()
+    broken = X.copy()
+    broken[7, 3] = 1e3
+    for first in (12 * X, broken):
+        vae = NormalVAETransformer(2, warm_start=True, max_iter=1, random_state=0).partial_fit(first)
+        with pytest.warns(UserWarning, match="vary 0.0.* times as much as scale_=.*Look for extreme values") as caught:
+            getattr(vae, method)(X)
+        assert caught[0].filename == __file__
+
+
+def test_ordinary_blocks_of_a_stream():
+    """Blocks of any size, of columns with heavy tails, are like the first one, and so is a block that is constant."""
+    rng = np.random.default_rng(0)
+    vae = NormalVAETransformer(2, hidden_layer_sizes=8, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_rows in (100, 8, 1000, 1, 8, 30, 2, 300, 8):
+            vae.partial_fit(rng.standard_t(3, size=(n_rows, 3)))
+        vae.partial_fit(np.zeros((20, 3)))
+
+
 # Never worse than the linear model
 
 

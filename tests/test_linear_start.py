@@ -8,7 +8,7 @@ from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
-from conftest import bits, make
+from conftest import bits, make, memory_map
 
 # As good as no step, and nothing after it.
 START = {"max_iter": 1, "learning_rate_init": 1e-9, "noise": "shared", "prior": "normal", "random_state": 0}
@@ -101,11 +101,6 @@ LAYOUTS = {
     "fortran": lambda X, folder: np.asfortranarray(X),
     "memory map": lambda X, folder: memory_map(X, folder / "X.dat"),
 }
-
-
-def memory_map(X, path):
-    X.tofile(path)
-    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

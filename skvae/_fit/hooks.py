@@ -38,7 +38,7 @@ class Validation(Hook):
     def begin_run(self, run: Run) -> None:
         """Make room for the records, and the points that the ELBO takes."""
         run.history.setdefault("validation_elbo", [math.nan] * run.epoch)
-        self._part = self._rows.subset(np.arange(len(self._rows))[slice(*run.group.part(len(self._rows)))])
+        self._part = self._rows.between(*run.group.part(len(self._rows)))
         self._bound = LowerBound(run.model, 1)
 
     def end_epoch(self, run: Run) -> None:

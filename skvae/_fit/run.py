@@ -1,4 +1,4 @@
-"""One training: its model, optimizer, random streams, history and epoch as one object with a state, and its loop."""
+"""One training: its model, rows, optimizer, random streams and history as one object with a state, and its loop."""
 
 import functools
 import math
