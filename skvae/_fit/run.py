@@ -272,7 +272,7 @@ class Run:
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise divergence_error(self.epoch, "its last step left weights that are not finite")
-        batch = self.rows.subset(np.arange(min(_N_TRIED, len(self.rows))))[:]
+        batch = self.rows[:_N_TRIED]
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             mean, std = self.model.posterior(batch.x)
             entries = self.model.likelihood.log_prob(batch.x, self.model.decoder(mean))
