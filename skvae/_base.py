@@ -29,12 +29,13 @@ from skvae._data.checks import (
     with_defaults,
 )
 from skvae._data.fingerprint import Identity
-from skvae._data.rows import Rows, Units, split_rows
+from skvae._data.rows import Rows, Summary, Units
+from skvae._data.split import split_rows
 from skvae._fit.context import fitting
 from skvae._fit.finish import CalibrateNoise, CheckComponents, FitPrior
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
-from skvae._fit.schedule import Plan, n_set_aside
+from skvae._fit.schedule import Plan
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
 from skvae._model.build import build_vae, make_likelihood
 from skvae._model.linear import begin_at_linear_model
@@ -158,31 +159,34 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             saving = Saving(self.checkpoint, identity, group)
             seeds = group.broadcast(saving.seeds(self.random_state))
 
-            # Rows that are set aside shape nothing but the level of the noise.
             likelihood = make_likelihood(self, X.shape[1])
-            n_aside = n_set_aside(self, likelihood, len(X)) if X_val is None else 0
-            index, aside = split_rows(len(X), n_aside, seeds.split)
-            plan = Plan.of_fit(self, len(X) - n_aside)
-            callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
-            units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X, index))
-            likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
-            rows = Rows(X, units, device, read_often=True)
-            rows, held_out = rows.subset(index), rows.subset(aside)
+            # Rows that are set aside shape nothing but the level of the noise.
+            index, aside = None, None
+            if X_val is None:
+                index, aside = split_rows(self, len(X), seeds.split, calibrates=likelihood.calibrates)
+            summary = Summary(X, index)
+            units = fitted.units if fitted else group.broadcast(likelihood.learn_units(summary))
+            likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
             if X_val is not None:
-                likelihood.check_values(X_val, units, purpose="validate")
-                held_out = Rows(X_val, units, device, read_often=True)
+                likelihood.check_values(Summary(X_val, name="X_val"), units, purpose="validate")
 
-            vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
+            vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
+            given = Rows(X, units, device, read_often=True)
+            rows = given.subset(index)
+            held_out = given.subset(aside) if X_val is None else Rows(X_val, units, device, read_often=True)
             if fitted is None:
                 begin_at_linear_model(vae, rows, seeds.split, group)
+
+            plan = Plan.of_fit(self, len(rows))
+            callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
-            hooks += [CalibrateNoise(rows, held_out, seeds.finish)] if likelihood.calibrates else []
-            hooks += [FitPrior(rows, seeds.finish)] if self.prior == "mixture" else []
-            hooks += [CheckComponents(rows, seeds.finish), Progress(bool(self.verbose)), callbacks, saving]
-            run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=hooks)
+            hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
+            hooks += [FitPrior()] if self.prior == "mixture" else []
+            hooks += [CheckComponents(), Progress(bool(self.verbose)), callbacks, saving]
+            run = Run(vae, rows, seeds, group, plan, history=self._history(fitted), hooks=hooks)
             saving.restore(run)
-            run.train(rows)
+            run.train()
             self._keep(run.results() | features_seen(twin))
             self.__dict__.pop("_continuation", None)
             callbacks.end_fit()
@@ -227,18 +231,21 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             seeds = group.broadcast(Seeds.draw(self.random_state))
 
             likelihood = make_likelihood(self, X.shape[1])
-            units = fitted.units if fitted else group.broadcast(likelihood.learn_units(X))
-            likelihood.check_values(X, units, purpose="train" if fitted is None else "continue")
-            rows = Rows(X, units, device, read_often=True)
+            summary = Summary(X)
+            units = fitted.units if fitted else group.broadcast(likelihood.learn_units(summary))
+            likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
 
-            vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
+            vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
+            rows = Rows(X, units, device, read_often=True)
             if fitted is None:
                 begin_at_linear_model(vae, rows, seeds.split, group)
-            plan = Plan.of_partial_fit(self, len(X))
-            run = Run(vae, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))])
+            plan = Plan.of_partial_fit(self, len(rows))
+            run = Run(
+                vae, rows, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))]
+            )
             if hasattr(self, "_continuation"):
                 run.load_continuation(self._continuation)
-            run.train(rows)
+            run.train()
             self._keep(run.results() | features_seen(twin))
             self._continuation = run.continuation()
         return self
@@ -273,8 +280,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        vae, rows = self._model_and_rows(X)
-        mean, _ = _encode(vae, rows)
+        vae, summary = self._model_and_data(X)
+        mean, _ = _encode(vae, summary.X)
         self._check_finite(mean, "The posterior mean", vae.units)
         return mean
 
@@ -296,8 +303,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ValueError
             When `X` is not valid.
         """
-        vae, rows = self._model_and_rows(X)
-        mean, std = _encode(vae, rows)
+        vae, summary = self._model_and_data(X)
+        mean, std = _encode(vae, summary.X)
         self._check_finite(mean, "The posterior mean", vae.units)
         self._check_finite(std, "The posterior standard deviation", vae.units)
         return mean, std
@@ -397,12 +404,12 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         ----------
         .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
         """
-        vae, rows = self._model_and_rows(X)
+        vae, summary = self._model_and_data(X)
         check_positive_integer(n_importance_samples, "n_importance_samples")
-        scores = LowerBound(vae, int(n_importance_samples))(rows)
+        scores = LowerBound(vae, int(n_importance_samples))(Rows(summary.X, vae.units, vae.device))
         self._check_finite(scores, "The score", vae.units)
         finite = np.maximum(scores, -LARGEST).astype(np.float32)
-        return np.where(vae.likelihood.in_support(rows.X, vae.units), finite, np.float32(-np.inf))
+        return np.where(vae.likelihood.in_support(summary, vae.units), finite, np.float32(-np.inf))
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Return the mean ELBO of the rows of `X`, in nats.
@@ -421,8 +428,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         return float(self.score_samples(X).mean(dtype=np.float64))
 
-    def _model_and_rows(self, X: ArrayLike) -> tuple[VAE, Rows]:
-        """Return the fitted model, and `X`, checked against it, as rows to feed to it."""
+    def _model_and_data(self, X: ArrayLike) -> tuple[VAE, Summary]:
+        """Return the fitted model, and what is known of `X` when it has been checked against it."""
         check_is_fitted(self)
         vae = self.module_  # read once: another thread may be fitting
         X = check_rows(self, X, reset=False)
@@ -431,8 +438,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {vae.n_features} features as "
                 f"input."
             )
-        vae.likelihood.check_values(X, vae.units, purpose="use")
-        return vae, Rows(X, vae.units, vae.device)
+        summary = Summary(X)
+        vae.likelihood.check_values(summary, vae.units, purpose="use")
+        return vae, summary
 
     def _decode(self, vae: VAE, Z: NDArray[np.float32], generator: torch.Generator | None) -> NDArray[np.floating[Any]]:
         X = np.empty((len(Z), vae.n_features), vae.units.dtype)
@@ -495,8 +503,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         return tags
 
 
-def _encode(vae: VAE, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _encode(vae: VAE, X: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the posterior of each row."""
+    rows = Rows(X, vae.units, vae.device)
     mean = np.empty((len(rows), vae.n_components), np.float32)
     std = np.empty_like(mean)
     start = 0

@@ -289,10 +289,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     dropout : float, default=0.0
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
     init : {"pca", "random"}, default="pca"
-        Where training begins. ``"pca"`` puts a linear map beside each built-in network. The encoder begins at
-        the posterior of probabilistic PCA [2]_ of the training rows, and the decoder at the linear map from latent
-        components to logits that makes these rows likeliest. ``"random"`` is the networks alone, with random weights.
-        Modules of your own get no linear map, and neither does a built-in network beside one.
+        Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at probabilistic PCA
+        [2]_ of the training rows. The encoder has its posterior, and the decoder its mean, which the continuous
+        Bernoulli distribution bends toward the ends of the range. ``"random"`` is the networks alone, with random
+        weights. Modules of your own get no linear map, and neither does a built-in network beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.

@@ -34,7 +34,7 @@ from skvae._data.checks import (
     twin_of,
     with_defaults,
 )
-from skvae._data.rows import Rows, Units, check_float32
+from skvae._data.rows import Rows, Summary, Units
 from skvae._fit.context import fitting
 from skvae._fit.distributed import Group
 from skvae._model.networks import Conv2d, Linear, Network
@@ -229,7 +229,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         with fitting(self, Group()):
             twin = twin_of(self)
             X, y, classes, labels = check_labeled_rows(twin, X, y)
-            check_float32(X, "X")
+            Summary(X).check_float32()
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val belong together; got only one of them.")
             device = resolve_device(self.device)
@@ -278,7 +278,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Return the validation rows and the numbers of their classes."""
         X_val = check_rows(twin, X_val, reset=False, name="X_val")
-        check_float32(X_val, "X_val")
+        Summary(X_val, name="X_val").check_float32()
         try:
             y_val = column_or_1d(labels_as_array(y_val, "y_val"))
         except (TypeError, ValueError) as error:  # it calls everything y
@@ -430,7 +430,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         fitted = dict(self.__dict__)  # read once: another thread may be fitting
         X = check_rows(self, X, reset=False)
-        check_float32(X, "X")
+        Summary(X).check_float32()
         module = fitted["net_"].module_
         rows = Rows(X, _UNITS, module.head.weight.device)
         with torch.inference_mode(), torch.autocast(rows.device.type, enabled=False):

@@ -15,22 +15,26 @@ from torch.nn.functional import logsigmoid
 
 from skvae import distributions
 from skvae._data.checks import warn_user
-from skvae._data.rows import Units, blocks, center_and_spread, check_float32, extent
+from skvae._data.rows import Summary, Units
 from skvae._model import ops
 from skvae._model.stored import StoredModule
 
-__all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Units"]
-
-# What the data are called in a message, by their purpose.
-_NAMES = {"train": "X", "continue": "X", "validate": "X_val", "use": "X"}
+__all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Summary", "Units"]
 
 Purpose = Literal["train", "continue", "validate", "use"]
 
 # How many times as much as a quarter of the features the one that varies most may vary without a warning.
 _LARGEST_RATIO = 100
 
-# How far data to go on training with may lie from those that the units come from, in these units, without a warning.
-_LARGEST_DISTANCE = 10
+# Bounds on data to go on training with, in the units of earlier data, without a warning: how far they may lie from the
+# earlier ones, and how little they may vary.
+_LARGEST_DISTANCE, _SMALLEST_SPREAD = 10, 0.1
+
+# The fewest rows that say how little data vary.
+_FEWEST_ROWS = 8
+
+# The logit of a continuous Bernoulli changes by so much with its mean in the middle of the range.
+_GAIN = 12.0
 
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
@@ -52,6 +56,27 @@ def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
             f"Column {int(spread.argmax())} of X has a standard deviation of {largest:.3g}, a quarter of those that "
             f"vary one of {quarter:.3g} or less. Beside it the model hardly sees them. Put a StandardScaler ahead of "
             f"the VAE, and look for extreme values in that column.",
+            UserWarning,
+        )
+
+
+def _warn_of_other_units(summary: Summary, units: Units) -> None:
+    """Warn when data to go on training with are nothing like those that the units come from."""
+    mean, spread = summary.mean_and_spread
+    distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
+    relative_spread = _root_mean_square(spread) / units.scale
+    if distance > _LARGEST_DISTANCE:
+        warn_user(
+            f"The rows of X are {distance:.3g} times as far from shift_ as scale_={units.scale:.3g} says, which an "
+            f"earlier call has learned. The model was made for data that are nothing like them. Begin with rows "
+            f"that are like the later ones, or scale all of them ahead of the VAE.",
+            UserWarning,
+        )
+    elif summary.n_rows >= _FEWEST_ROWS and 0 < relative_spread < _SMALLEST_SPREAD:
+        warn_user(
+            f"The rows of X vary {relative_spread:.3g} times as much as scale_={units.scale:.3g} says, which an "
+            f"earlier call has learned. The model hardly sees how they differ. Look for extreme values in the rows of "
+            f"that call. Begin with rows that are like the later ones, or scale all of them ahead of the VAE.",
             UserWarning,
         )
 
@@ -109,15 +134,13 @@ class Likelihood(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
+    def learn_units(self, summary: Summary) -> Units:
         """Return the units in which the likelihood works.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            All the rows that `fit` was given.
-        index : ndarray of int, default=None
-            The rows to train on; None is all of them. The others are set aside for validation.
+        summary : Summary
+            What is known of the training data.
 
         Returns
         -------
@@ -129,7 +152,7 @@ class Likelihood(nn.Module):
         UserWarning
             By default when the features differ by orders of magnitude.
         """
-        mean, spread = center_and_spread(X, index)
+        mean, spread = summary.mean_and_spread
         _warn_of_different_scales(spread)
         return Units(mean, _root_mean_square(spread) or 1.0)
 
@@ -147,8 +170,7 @@ class Likelihood(nn.Module):
         -------
         Tensor of shape (n_parameters * n_features,) or None
             What the decoder puts out at z = 0. The components are then added to its first `n_features` outputs. None,
-            the default, says that no linear map of z gives the mean; the decoder then begins at the linear map that
-            makes the rows likeliest.
+            the default, says that no linear map of z gives the mean; the decoder then begins at random weights.
         """
         return None
 
@@ -165,13 +187,13 @@ class Likelihood(nn.Module):
             the posterior, in the units of the likelihood.
         """
 
-    def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
+    def check_values(self, summary: Summary, units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data that the likelihood does not take.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite data of any real dtype.
+        summary : Summary
+            What is known of the data.
         units : Units
             The units in which the model works.
         purpose : {"train", "continue", "validate", "use"}
@@ -186,28 +208,19 @@ class Likelihood(nn.Module):
         Warns
         -----
         UserWarning
-            By default when data to go on training with are far from those that the units come from.
+            By default when data to go on training with are far from those that the units come from, or vary far less.
         """
-        check_float32(X, _NAMES[purpose])
-        if purpose != "continue":
-            return
-        mean, spread = center_and_spread(X)
-        distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
-        if distance > _LARGEST_DISTANCE:
-            warn_user(
-                f"The rows of X are {distance:.3g} times as far from shift_ as scale_={units.scale:.3g} says, which an "
-                f"earlier call has learned. The model was made for data that are nothing like them. Begin with rows "
-                f"that are like the later ones, or scale all of them ahead of the VAE.",
-                UserWarning,
-            )
+        summary.check_float32()
+        if purpose == "continue":
+            _warn_of_other_units(summary, units)
 
-    def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
+    def in_support(self, summary: Summary, units: Units) -> NDArray[np.bool_]:
         """Return which rows can come out of the model; the others have the density 0.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite data of any real dtype.
+        summary : Summary
+            What is known of the data.
         units : Units
             The units in which the model works.
 
@@ -216,7 +229,7 @@ class Likelihood(nn.Module):
         ndarray of shape (n_samples,), bool
             By default all True.
         """
-        return np.ones(len(X), bool)
+        return np.ones(len(summary.X), bool)
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return the log density of each entry given its parameters.
@@ -429,11 +442,14 @@ class NormalLikelihood(StoredModule, Likelihood):
 class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     r"""Independent continuous Bernoulli entries on a bounded range, which is mapped to [0, 1].
 
-    Each has a logit e, which is made of a number r by a soft bound L:
+    Each has a logit e, which is made of a number r by a gain g and a soft bound L:
 
     .. math::
 
-        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}, \qquad e = L \tanh(r / L), \qquad L = 1 / s_{\min}
+        \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}, \qquad e = L \tanh(g r / L), \qquad L = 1 / s_{\min}
+
+    The gain is 1. Where a fit begins at the linear model it is 12, the derivative of the logit by the mean in the
+    middle of the range: a small r is then how far the mean lies from the middle, as a share of the range.
 
     Parameters
     ----------
@@ -461,16 +477,34 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
 
     def __init__(self, data_range: tuple[float, float] | None = None, min_scale: float = 1 / 64) -> None:
         super().__init__(data_range=data_range, min_scale=min_scale)
+        self.register_buffer("gain", torch.ones((), dtype=torch.float32, device="cpu"))
 
-    def learn_units(self, X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Units:
+    def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor:
+        """Begin near a linear model, probabilistic PCA, of which the decoder has the components.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (n_features,), float64
+            The mean of the training rows, in the units of the likelihood.
+        noise_variance : float
+            Not used.
+
+        Returns
+        -------
+        Tensor of shape (n_features,)
+            What the decoder puts out at z = 0. The mean of an entry is that of the linear model in the middle of the
+            range, and is drawn toward the middle near its ends.
+        """
+        self.get_buffer("gain").fill_(_GAIN)
+        return mean - 0.5
+
+    def learn_units(self, summary: Summary) -> Units:
         """Return the units that map the range of the data to [0, 1].
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            All the rows that `fit` was given, whose range is learned.
-        index : ndarray of int, default=None
-            Not used: rows that are set aside lie in the range as well.
+        summary : Summary
+            What is known of the training data. The range is that of all rows: those that are set aside lie in it too.
 
         Returns
         -------
@@ -480,16 +514,16 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         if self.config["data_range"] is not None:
             low, high = self.config["data_range"]
         else:
-            low, high = extent(X)
+            low, high = summary.extent
         return Units(low, high - low or 1.0, 0.0, 1.0)
 
-    def in_support(self, X: NDArray[Any], units: Units) -> NDArray[np.bool_]:
+    def in_support(self, summary: Summary, units: Units) -> NDArray[np.bool_]:
         """Return which rows lie in the range.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite data of any real dtype.
+        summary : Summary
+            What is known of the data.
         units : Units
             The units in which the model works.
 
@@ -498,16 +532,16 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         ndarray of shape (n_samples,), bool
             True where every entry is in the range, up to rounding.
         """
-        low, high = self._ends(units, X.dtype)
-        ends = ((block.min(axis=1).astype(float), block.max(axis=1).astype(float)) for block in blocks(X))
-        return np.concatenate([(smallest >= low) & (largest <= high) for smallest, largest in ends])
+        low, high = self._ends(units, summary.X.dtype)
+        smallest, largest = summary.extent_of_rows
+        return (smallest >= low) & (largest <= high)
 
-    def _warn_of_clipping(self, X_val: NDArray[Any], units: Units) -> None:
-        n_outside = int((~self.in_support(X_val, units)).sum())
-        if n_outside:
+    def _warn_of_clipping(self, summary: Summary, units: Units) -> None:
+        is_outside = ~self.in_support(summary, units)
+        if is_outside.any():
             warn_user(
-                f"{n_outside} of {len(X_val)} rows of X_val have values outside the range of the training data. They "
-                f"are clipped to it. Give data_range=(low, high) for the range of all data.",
+                f"{is_outside.sum()} of {len(is_outside)} rows of {summary.name} have values outside the range of the "
+                f"training data. They are clipped to it. Give data_range=(low, high) for the range of all data.",
                 UserWarning,
             )
 
@@ -519,13 +553,13 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         rounding = 4 * float(np.finfo(np.float32).eps) * units.scale + of_data
         return low - rounding, high + rounding
 
-    def check_values(self, X: NDArray[Any], units: Units, *, purpose: Purpose) -> None:
+    def check_values(self, summary: Summary, units: Units, *, purpose: Purpose) -> None:
         """Raise ValueError for data outside the range, but for data that a learned range clips.
 
         Parameters
         ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite data of any real dtype.
+        summary : Summary
+            What is known of the data.
         units : Units
             The units in which the model works.
         purpose : {"train", "continue", "validate", "use"}
@@ -537,9 +571,9 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         ValueError
             When an entry is outside a given range, or would be lost to clipping in training.
         """
-        data_range, name = self.config["data_range"], _NAMES[purpose]
+        data_range = self.config["data_range"]
         low, high = float(units.shift), float(units.shift) + units.scale
-        given = None if data_range is None else self.learn_units(X)
+        given = None if data_range is None else self.learn_units(summary)
         if purpose == "continue" and given is not None and (given.shift, given.scale) != (low, units.scale):
             raise ValueError(
                 f"data_range={data_range!r} is not the range ({low:.6g}, {high:.6g}) that the model was fitted "
@@ -547,23 +581,24 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
                 f"fit."
             )
         if data_range is None and purpose != "continue":
-            check_float32(X, name)
+            summary.check_float32()
             if purpose == "validate":
-                self._warn_of_clipping(X, units)
+                self._warn_of_clipping(summary, units)
             return
-        smallest, largest = extent(X, name=name)
-        lowest, highest = self._ends(units, X.dtype)
+        smallest, largest = summary.extent
+        lowest, highest = self._ends(units, summary.X.dtype)
         if lowest <= smallest and largest <= highest:
             return
         culprit = smallest if smallest < lowest else largest
         if data_range is None:
             raise ValueError(
-                f"{name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that the model "
-                f"was fitted on; training on it would lose data. Give data_range=(low, high) for the range of all data."
+                f"{summary.name} contains {culprit:.10g}, outside the range [{low:.6g}, {high:.6g}] of the data that "
+                f"the model was fitted on; training on it would lose data. Give data_range=(low, high) for the range "
+                f"of all data."
             )
         raise ValueError(
-            f"{name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or give "
-            f"the data_range that holds all of it."
+            f"{summary.name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or "
+            f"give the data_range that holds all of it."
         )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
@@ -597,7 +632,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             Logits, in float32.
         """
         bound = 1 / self.config["min_scale"]
-        return bound * torch.tanh(parameters.float() / bound)
+        return bound * torch.tanh(parameters.float() * (self.get_buffer("gain") / bound))
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry, which is not the sigmoid of its logit.

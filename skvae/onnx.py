@@ -384,7 +384,8 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
     if type(likelihood) is ContinuousBernoulliLikelihood:
         bound = np.float32(1 / likelihood.config["min_scale"])
-        x = graph.add("Mul", graph.add("Tanh", graph.add("Div", x, bound)), bound)
+        x = graph.add("Mul", x, np.float32(float(likelihood.get_buffer("gain")) / bound))
+        x = graph.add("Mul", graph.add("Tanh", x), bound)
         x = _add_continuous_bernoulli_mean(graph, x)
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)

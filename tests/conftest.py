@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
@@ -52,6 +53,17 @@ def make_plain(estimator_class, **parameters):
     return make(estimator_class, **{**PLAIN[estimator_class], **parameters})
 
 
+class Identity(nn.Module):
+    """Decodes to what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z):
+        return z + 0 * self.bias
+
+
 class Callback:
     """A callback of scikit-learn's protocol that does nothing but what a subclass has at the end of a task."""
 
@@ -63,6 +75,12 @@ class Callback:
 
     def on_fit_task_begin(self, estimator, context):
         pass
+
+
+def memory_map(X, path):
+    """Return an array as a memory map of a file, which it is written to."""
+    X.tofile(path)
+    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
 
 
 def bits(estimator, X, n_scored=50):

@@ -10,8 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._data.split import split_rows
 from skvae._fit import schedule
-from skvae._fit.schedule import Plan, n_set_aside
+from skvae._fit.schedule import Plan
 
 from conftest import make, make_plain
 
@@ -129,7 +130,10 @@ def test_a_row_far_away_among_those_set_aside_does_not_decide_the_noise():
 )
 def test_how_many_rows_are_set_aside(parameters, n_rows, expected):
     vae = NormalVAETransformer(**parameters)
-    assert n_set_aside(vae, vae.make_likelihood(5), n_rows) == expected
+    index, aside = split_rows(vae, n_rows, 0, calibrates=vae.make_likelihood(5).calibrates)
+    assert len(aside) == expected
+    kept = np.arange(n_rows) if index is None else index
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, aside])), np.arange(n_rows))
 
 
 def test_every_row_is_trained_on_where_none_has_to_be_set_aside():
@@ -302,6 +306,29 @@ def test_rows_that_are_nothing_like_the_first_ones(method):
     for later in (X + 1e3, 1e3 * X):
         with pytest.warns(UserWarning, match="times as far from shift_ as scale_=.*Begin with rows that are like"):
             getattr(vae, method)(later)
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_rows_that_vary_far_less_than_the_first_ones(method):
+    X = sensors()
+    broken = X.copy()
+    broken[7, 3] = 1e3
+    for first in (12 * X, broken):
+        vae = NormalVAETransformer(2, warm_start=True, max_iter=1, random_state=0).partial_fit(first)
+        with pytest.warns(UserWarning, match="vary 0.0.* times as much as scale_=.*Look for extreme values") as caught:
+            getattr(vae, method)(X)
+        assert caught[0].filename == __file__
+
+
+def test_ordinary_blocks_of_a_stream():
+    """Blocks of any size, of columns with heavy tails, are like the first one, and so is a block that is constant."""
+    rng = np.random.default_rng(0)
+    vae = NormalVAETransformer(2, hidden_layer_sizes=8, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_rows in (100, 8, 1000, 1, 8, 30, 2, 300, 8):
+            vae.partial_fit(rng.standard_t(3, size=(n_rows, 3)))
+        vae.partial_fit(np.zeros((20, 3)))
 
 
 # Never worse than the linear model

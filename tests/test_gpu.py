@@ -14,7 +14,7 @@ from sklearn.callback import ScoringMonitor
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._data.rows import Batch, Rows, Units
+from skvae._data.rows import Batch, Rows, Summary, Units
 from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.run import Hook, Run, Seeds
@@ -45,18 +45,18 @@ CONFIGURATIONS = [
 
 
 def make_run(estimator_class, parameters, X, device, hooks=(), records=True, n_epochs=30):
-    """Return the run of a fit, and its rows."""
+    """Return the run of a fit."""
     estimator = make(estimator_class, **LONG | parameters)
     likelihood = estimator.make_likelihood(X.shape[1])
-    units = likelihood.learn_units(X)
+    units = likelihood.learn_units(Summary(X))
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
     begin_at_linear_model(vae, rows, 0, Group())
     plan = dataclasses.replace(Plan.of_fit(estimator, len(X)), n_epochs=n_epochs)
-    run = Run(vae, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
+    run = Run(vae, rows, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
     if not records:
         run._recorded_steps = None
-    return run, rows
+    return run
 
 
 def weights_of(module):
@@ -88,9 +88,9 @@ class OnTheCPU(Noise):
 def test_a_fit_is_that_of_a_cpu(estimator_class, parameters, digits):
     runs = []
     for device in (torch.device("cpu"), CUDA):
-        run, rows = make_run(estimator_class, parameters, digits, device, records=False, n_epochs=3)
+        run = make_run(estimator_class, parameters, digits, device, records=False, n_epochs=3)
         run.noise = OnTheCPU(device, 3)
-        run.train(rows)
+        run.train()
         runs.append(run)
     for name, values in runs[0].history.items():
         np.testing.assert_allclose(runs[1].history[name], values, rtol=2e-4, err_msg=name)
@@ -137,9 +137,9 @@ class WarmUp(Hook):
 def test_recorded_steps_are_the_ordinary_ones(estimator_class, parameters, hooks, digits):
     runs = []
     for records in (True, False):
-        run, rows = make_run(estimator_class, parameters, digits, CUDA, hooks, records)
-        assert rows.is_resident
-        run.train(rows)
+        run = make_run(estimator_class, parameters, digits, CUDA, hooks, records)
+        assert run.rows.is_resident
+        run.train()
         runs.append(run)
     assert set(runs[0]._recorded_steps._recorded) == {32, 300 % 32}
     assert_same_weights(runs[0].model, runs[1].model, rtol=1e-4, atol=1e-5)
@@ -251,8 +251,8 @@ def test_validation_rows_share_what_is_on_the_device(digits):
 
 @pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)
 def test_entries_that_are_not_observed(estimator_class, parameters, digits):
-    run, rows = make_run(estimator_class, parameters, digits, CUDA)
-    batch = rows[:]
+    run = make_run(estimator_class, parameters, digits, CUDA)
+    batch = run.rows[:]
     observed = torch.rand(batch.x.shape, generator=torch.Generator().manual_seed(0)) < 0.7
     terms = []
     for device in ("cpu", "cuda"):

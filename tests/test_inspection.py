@@ -156,6 +156,20 @@ def test_plane_without_data_spans_the_prior(fitted):
     assert display.ax_.get_xlabel() == "component 2"
 
 
+def test_plane_without_data_spans_a_mixture(digits):
+    vae = make(NormalVAETransformer, prior="mixture", max_iter=10).fit(digits)
+    prior = vae.prior_
+    assert len(prior.weights_) > 1
+    display = LatentDisplay.from_estimator(vae, components=(2, 0), n_points=3)
+    horizontal, vertical = display.points[:3, 0], display.points[::3, 1][::-1]
+    for component, quantiles in ((2, horizontal), (0, vertical)):
+        stds = np.sqrt(prior.covariances_[:, component, component])
+        levels = norm.cdf((quantiles[:, None] - prior.means_[:, component]) / stds) @ prior.weights_
+        np.testing.assert_allclose(levels, [0.05, 0.5, 0.95], atol=1e-4)
+    Z = np.array([[y, prior.weights_ @ prior.means_[:, 1], x] for x, y in display.points], dtype=np.float32)
+    np.testing.assert_allclose(display.images, vae.inverse_transform(Z), rtol=1e-5)
+
+
 def test_plane_with_data_spans_its_latents(digits):
     pca = PCA(4).fit(digits)
     display = LatentDisplay.from_estimator(pca, digits, n_points=2)

@@ -39,7 +39,8 @@ def test_importance_bounds_are_those_of_independent_draws(estimator_class, param
     """The mean over rows is within 0.05 nats of that of Monte Carlo, single rows are within 0.2."""
     parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"} | parameters
     fitted = make(estimator_class, **parameters).fit(digits)
-    vae, rows = fitted._model_and_rows(digits[:40])
+    vae = fitted.module_
+    rows = Rows(digits[:40], vae.units, vae.device)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         draws = torch.randn(40, 1000, n_components, generator=generator)

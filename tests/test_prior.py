@@ -18,7 +18,7 @@ from torch import nn
 from skvae import TRUSTED_TYPES, ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._model.prior import draw_from_prior, fit_mixture, log_prior
 
-from conftest import bits, make
+from conftest import Identity, bits, make
 
 
 def mixture():
@@ -150,17 +150,6 @@ def _location_and_scale(vae, parameters):
         location, raw = parameters.chunk(2, dim=1)
         return location, vae.min_scale + nn.functional.softplus(raw)
     return parameters, torch.from_numpy(np.sqrt(np.broadcast_to(vae.noise_variance_, 6)) / vae.scale_)
-
-
-class Identity(nn.Module):
-    """Decodes to what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, z):
-        return z + 0 * self.bias
 
 
 def test_samples_follow_the_mixture():

@@ -58,14 +58,14 @@ PLAN = Plan(
 )
 
 
-def make_run(model, *, history=None, hooks=(), **options):
+def make_run(model, rows, *, history=None, hooks=(), **options):
     plan = dataclasses.replace(PLAN, **options)
-    return Run(model, Seeds(0, 0, 1, 1, 0), Group(), plan, history=history or {}, hooks=hooks)
+    return Run(model, rows, Seeds(0, 0, 1, 1, 0), Group(), plan, history=history or {}, hooks=hooks)
 
 
 def trained(model, rows, n_epochs, **options):
-    run = make_run(model, n_epochs=n_epochs, **options)
-    run.train(rows)
+    run = make_run(model, rows, n_epochs=n_epochs, **options)
+    run.train()
     return run
 
 
@@ -112,10 +112,10 @@ def test_the_state_of_a_run_goes_on_to_the_bit(rows):
     state = trained(Regression(), rows, 3).state()
     assert all(isinstance(array, np.ndarray) for entry in state["optimizer"].values() for array in entry)
     model = Regression()
-    run = make_run(model)
+    run = make_run(model, rows)
     run.load_state(state)
     assert run.n_done == 3
-    run.train(rows)
+    run.train()
     assert torch.equal(model.weight, whole.weight)
     assert run.history == expected.history
 
@@ -146,7 +146,7 @@ def test_early_stopping_keeps_the_best(rows):
 
 def test_early_stopping_with_scores_that_are_not_finite(rows):
     hooks = [Scores([float("-inf"), float("-inf")]), EarlyStopping(n_iter_no_change=2, tol=0.0)]
-    run = make_run(Regression(), hooks=hooks)
+    run = make_run(Regression(), rows, hooks=hooks)
     hooks[0].scores = [0.0, 0.0]
     run.history["validation_elbo"] = [float("nan")]
     assert hooks[1].end_epoch(run) is False
@@ -181,9 +181,9 @@ def test_hooks_come_in_turn_and_see_what_those_before_them_asked_for(rows):
 
 
 def test_a_run_that_has_nothing_left_to_do(rows):
-    run = make_run(Regression(), hooks=[recorder := Recorder()])
+    run = make_run(Regression(), rows, hooks=[recorder := Recorder()])
     run.stopped = True
-    run.train(rows)
+    run.train()
     assert recorder.events == [("over", 0, True)]
 
 
@@ -272,10 +272,9 @@ def test_recorded_steps_are_the_ordinary_ones(rows):
 
     ordinary, recorded = Noisy(), Noisy()
     expected = trained(ordinary, rows, 6)
-    run = make_run(recorded, n_epochs=6)
+    run = make_run(recorded, RowsOnADevice(rows.X, UNITS, CPU), n_epochs=6)
     run._recorded_steps = steps = Recorded(run.noise.generator)
-    rows = RowsOnADevice(rows.X, UNITS, CPU)
-    run.train(rows)
+    run.train()
     assert run.history == expected.history
     assert torch.equal(recorded.weight, ordinary.weight)
     assert set(steps._recorded) == {20, 1}
@@ -319,8 +318,8 @@ def test_the_learning_rate_of_each_step(rows, schedule):
             seen.append(float(run.optimizer.learning_rate))
             return super().terms(batch, noise)
 
-    run = make_run(Watching(), n_epochs=3, schedule=schedule)
-    run.train(rows)
+    run = make_run(Watching(), rows, n_epochs=3, schedule=schedule)
+    run.train()
     n_steps = 3 * 6
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(n_steps) / n_steps)) if schedule == "cosine" else [0.1] * n_steps
     assert seen == pytest.approx(list(expected), rel=1e-6)
@@ -329,12 +328,12 @@ def test_the_learning_rate_of_each_step(rows, schedule):
 def test_a_cosine_is_that_of_the_whole_fit_after_an_interruption(rows):
     whole, model = Regression(), Regression()
     expected = trained(whole, rows, 5, schedule="cosine")
-    part = make_run(model, n_epochs=5, schedule="cosine")
+    part = make_run(model, rows, n_epochs=5, schedule="cosine")
     for _ in range(2):
-        part.train_epoch(rows)
-    resumed = make_run(Regression(), n_epochs=5, schedule="cosine")
+        part.train_epoch()
+    resumed = make_run(Regression(), rows, n_epochs=5, schedule="cosine")
     resumed.load_state(part.state())
-    resumed.train(rows)
+    resumed.train()
     assert torch.equal(resumed.model.weight, whole.weight)
     assert resumed.history == expected.history
 

@@ -19,10 +19,10 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._data.rows import Batch, Rows, Units
+from skvae._data.rows import Batch, Rows, Units, blocks
 from skvae.distributions import ContinuousBernoulli
 
-from conftest import bits, make, make_plain
+from conftest import Identity, bits, make, make_plain, memory_map
 
 
 def test_shapes_and_dtypes(fitted, digits):
@@ -72,13 +72,8 @@ LAYOUTS = {
     "object": lambda X, folder: X.astype(object),
     "int64": lambda X, folder: X.astype(np.int64),
     "DataFrame": lambda X, folder: pd.DataFrame(X),
-    "memmap": lambda X, folder: _memmap(X, folder / "X.dat"),
+    "memmap": lambda X, folder: memory_map(X, folder / "X.dat"),
 }
-
-
-def _memmap(X, path):
-    X.tofile(path)
-    return np.memmap(path, dtype=X.dtype, mode="r", shape=X.shape)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -110,6 +105,34 @@ def test_integers_are_converted_a_minibatch_at_a_time(estimator_class):
     tracemalloc.stop()
     # NumPy's allocations; a copy in float32 would be four times the data.
     assert peak < X.nbytes / 3
+
+
+def test_data_are_read_no_more_often_than_is_needed(digits, monkeypatch):
+    """Passes over the training data, or over the rows of `transform` and `score_samples`, to learn what is in them."""
+    passes = []
+
+    def counted(X, index=None):
+        passes.append(len(X))
+        return blocks(X, index)
+
+    monkeypatch.setattr("skvae._data.rows.blocks", counted)
+
+    def n_passes(call, *args, **kwargs):
+        passes.clear()
+        call(*args, **kwargs)
+        return len(passes)
+
+    for dtype, n_to_check in ((np.uint8, 0), (np.float32, 0), (float, 1)):
+        X = digits.astype(dtype)
+        normal, bounded = make(NormalVAETransformer), make(ContinuousBernoulliVAETransformer)
+        assert n_passes(normal.fit, X) == 2 + n_to_check  # the means, and the spread around them
+        assert n_passes(normal.fit, X, X_val=X[:50]) == 2 + 2 * n_to_check
+        assert n_passes(normal.partial_fit, X) == 2 + n_to_check
+        assert n_passes(bounded.fit, X) == 1
+        for fitted in (normal, bounded):
+            assert n_passes(fitted.transform, X) == n_to_check
+        assert n_passes(normal.score_samples, X) == n_to_check
+        assert n_passes(bounded.score_samples, X) == 1 + n_to_check
 
 
 @pytest.mark.parametrize("layout", ["fortran", "columns"])
@@ -304,7 +327,7 @@ class TestContinuousBernoulliRange:
         fitted = make(ContinuousBernoulliVAETransformer, data_range=(0, 16)).fit(digits)
         Z = fitted.transform(digits[:5])
         with torch.no_grad():
-            logits = 64 * np.tanh(fitted.module_.decoder(torch.tensor(Z)).double().numpy() / 64)
+            logits = 64 * np.tanh(12 * fitted.module_.decoder(torch.tensor(Z)).double().numpy() / 64)
         mean = 1 / (1 - np.exp(-logits)) - 1 / logits
         np.testing.assert_allclose(fitted.inverse_transform(Z), 16 * mean, atol=1e-3)
 
@@ -342,14 +365,6 @@ class TestSampling:
         assert np.abs(noise.mean(axis=0)).max() < 6 * noise.std() / np.sqrt(4000)
 
     def test_latents_are_standard_normal(self, digits):
-        class Identity(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.bias = nn.Parameter(torch.zeros(1))
-
-            def forward(self, z):
-                return z + 0 * self.bias
-
         X = digits[:, 20:23]
         fitted = make(NormalVAETransformer, decoder=Identity(), prior="normal", max_iter=1).fit(X)
         Z = (fitted.sample(20000, random_state=0) - fitted.shift_) / fitted.scale_

@@ -48,10 +48,10 @@ def epochs(X):
         for batch_size in BATCH_SIZES:
             contestants = {}
             for name, records in (("skvae", True), ("skvae, steps not recorded", False)):
-                run, rows = make_run(model, X, batch_size, device, **parameters)
+                run = make_run(model, X, batch_size, device, **parameters)
                 if not records:
                     run._recorded_steps = None
-                contestants[name] = lambda run=run, rows=rows: run.train_epoch(rows), len(X), 1
+                contestants[name] = run.train_epoch, len(X), 1
             if not parameters:
                 contestants["index-tensor loop"] = index_tensor_loop(model, tensor, batch_size), len(X), 1
             if not parameters and batch_size <= N_ROWS_OF_LOADERS:

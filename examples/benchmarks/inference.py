@@ -43,7 +43,7 @@ def measure(seconds):
                 "encoder's matrix products": encoder_products(model, n_rows),
                 "transform": lambda f=fitted, n=n_rows: f.transform(X[:n]),
                 "transform, float32": lambda f=fitted, n=n_rows: f.transform(floats[:n]),
-                "validation of a row alone": lambda f=fitted: f._model_and_rows(X[:1]),
+                "validation of a row alone": lambda f=fitted: f._model_and_data(X[:1]),
                 "inverse_transform": lambda f=fitted, n=n_rows, Z=Z: f.inverse_transform(Z[:n]),
                 "sample": lambda f=fitted, n=n_rows: f.sample(n, random_state=0),
                 "score_samples": lambda f=fitted, n=n_rows: f.score_samples(X[: min(n, N_SCORED)]),

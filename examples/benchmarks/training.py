@@ -9,7 +9,7 @@ from alternatives import data_loader_loop, index_tensor_loop, pythae_epoch, skor
 from harness import images, in_turn, quartiles, ratios
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._data.rows import Rows
+from skvae._data.rows import Rows, Summary
 from skvae._fit.distributed import Group
 from skvae._fit.run import Run, Seeds
 from skvae._fit.schedule import Plan
@@ -34,20 +34,19 @@ LAYERS = {
 
 
 def make_run(model, X, batch_size, device, **parameters):
-    """Return a training as `fit` begins it, and its rows."""
+    """Return a training as `fit` begins it."""
     estimator = MODELS[model](batch_size=batch_size, **parameters)
     likelihood = estimator.make_likelihood(X.shape[1])
-    units = likelihood.learn_units(X)
+    units = likelihood.learn_units(Summary(X))
     rows = Rows(X, units, device, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
     plan = Plan.of_fit(estimator, len(X))
-    return Run(vae, Seeds(0, 0, 0, 0, 0), Group(), plan, history={}, hooks=[]), rows
+    return Run(vae, rows, Seeds(0, 0, 0, 0, 0), Group(), plan, history={}, hooks=[])
 
 
 def skvae_epoch(model, X, batch_size):
     """Return a function that trains for one epoch as `fit` does."""
-    run, rows = make_run(model, X, batch_size, torch.device("cpu"))
-    return lambda: run.train_epoch(rows)
+    return make_run(model, X, batch_size, torch.device("cpu")).train_epoch
 
 
 def products_epoch(model, n_rows, batch_size):

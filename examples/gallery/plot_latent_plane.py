@@ -8,8 +8,8 @@ With two components, all that a model knows can be looked at: where the images l
 
 # %%
 # Each digit is a point: above on the left at its two principal components, on the right at the mean that the encoder of
-# a VAE gives it. Below, the plane of the VAE is decoded on a grid of quantiles of N(0, I), with which the VAE is
-# trained, so that each image stands for as much of N(0, I) as any other. It ends at 1.6; many points lie further out.
+# a VAE gives it. Below, the plane of the VAE is decoded on a grid of quantiles of its prior, the mixture that `sample`
+# draws from. The grid spans the central nine tenths of each component.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits

@@ -1,6 +1,7 @@
-"""Rows of data as minibatches: the units they are brought to, and the batch that a training step gets."""
+"""Rows of data: what is known of them, the units that they are brought to, and the batches that a step gets."""
 
 import copy
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,10 @@ from skvae._data.checks import LARGEST
 __all__ = [
     "Batch",
     "Rows",
+    "Summary",
     "Units",
     "as_tensor",
     "blocks",
-    "center_and_spread",
-    "check_float32",
-    "extent",
-    "split_rows",
 ]
 
 # Entries in one block of data that is read to learn something of all of it.
@@ -58,6 +56,93 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What a likelihood may know of data before they are brought to units.
+
+    Each fact is computed when it is first asked for, a few rows at a time, and kept.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        All rows, finite and of any real dtype. They are neither copied nor changed.
+    index : ndarray of int, default=None
+        The rows to train on; None is all of them. The others are set aside.
+    name : str, default="X"
+        What messages call the data.
+    """
+
+    X: NDArray[Any]
+    index: NDArray[np.intp] | None = None
+    name: str = "X"
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows to train on."""
+        return len(self.X) if self.index is None else len(self.index)
+
+    @functools.cached_property
+    def extent(self) -> tuple[float, float]:
+        """The smallest and the largest entry of all rows, both within float32.
+
+        Raises
+        ------
+        ValueError
+            When an entry is too large for float32.
+        """
+        ends = [(block.min(), block.max()) for block in blocks(self.X)]
+        low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+        largest = max(low, high, key=abs)
+        if abs(largest) > LARGEST:
+            raise ValueError(
+                f"{self.name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before "
+                f"fitting."
+            )
+        return low, high
+
+    @functools.cached_property
+    def extent_of_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The smallest and the largest entry of each row, of all rows."""
+        ends = [(block.min(axis=1).astype(float), block.max(axis=1).astype(float)) for block in blocks(self.X)]
+        smallest, largest = zip(*ends, strict=True)
+        return np.concatenate(smallest), np.concatenate(largest)
+
+    @functools.cached_property
+    def mean_and_spread(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each column over the rows to train on, in float64.
+
+        Those of a constant column are the constant and 0, to the last bit.
+
+        Raises
+        ------
+        ValueError
+            When an entry of `X` is too large for float32.
+        """
+        self.check_float32()
+        n_features = self.X.shape[1]
+        mean, low, high = np.zeros(n_features), np.full(n_features, np.inf), np.full(n_features, -np.inf)
+        for block in blocks(self.X, self.index):
+            mean += np.sum(block, axis=0, dtype=np.float64) / self.n_rows
+            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        mean = np.clip(mean, low, high).astype(np.float64)  # the ends may be of a wider type
+        largest = float((high - low).max()) or 1.0
+        squares = np.zeros(n_features)
+        for block in blocks(self.X, self.index):
+            squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
+        return mean, largest * np.sqrt(squares / self.n_rows)
+
+    def check_float32(self) -> None:
+        """Check that the entries are within float32; only floats wider than that are looked at.
+
+        Raises
+        ------
+        ValueError
+            When an entry is too large for float32.
+        """
+        if self.X.dtype.kind == "f" and self.X.dtype.itemsize > 4:
+            _ = self.extent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,6 +303,12 @@ class Rows:
         """Return the rows from `first` to the one before `stop`."""
         return self.subset(np.arange(first, stop))
 
+    def sample(self, n_rows: int, seed: int) -> "Rows":
+        """Return so many rows, drawn at random and in their order; all where there are no more."""
+        if len(self) <= n_rows:
+            return self
+        return self.subset(np.sort(np.random.RandomState(seed).choice(len(self), n_rows, replace=False)))
+
     def __len__(self) -> int:
         return len(self.X) if self._index is None else len(self._index)
 
@@ -283,56 +374,3 @@ def blocks(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Iterator[N
     for start in range(0, n_samples, step):
         rows = slice(start, start + step)
         yield X[rows if index is None else index[rows]]
-
-
-def extent(X: NDArray[Any], index: NDArray[np.intp] | None = None, *, name: str = "X") -> tuple[float, float]:
-    """Return the smallest and the largest entry, both within float32.
-
-    Raises
-    ------
-    ValueError
-        When an entry is too large for float32.
-    """
-    ends = [(block.min(), block.max()) for block in blocks(X, index)]
-    low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
-    largest = max(low, high, key=abs)
-    if abs(largest) > LARGEST:
-        raise ValueError(
-            f"{name} contains {largest:.6g}, a value too large for dtype('float32'). Rescale the data before fitting."
-        )
-    return low, high
-
-
-def check_float32(X: NDArray[Any], name: str) -> None:
-    """Raise ValueError when an entry is too large for float32; only floats wider than that can hold one."""
-    if X.dtype.kind == "f" and X.dtype.itemsize > 4:
-        extent(X, name=name)
-
-
-def center_and_spread(
-    X: NDArray[Any], index: NDArray[np.intp] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each column, computed in float64, a few rows at a time.
-
-    Those of a constant column are the constant and 0, to the last bit.
-    """
-    extent(X, index)
-    n_rows = len(X) if index is None else len(index)
-    mean, low, high = np.zeros(X.shape[1]), np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
-    for block in blocks(X, index):
-        mean += np.sum(block, axis=0, dtype=np.float64) / n_rows
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-    mean = np.clip(mean, low, high).astype(np.float64)  # the ends may be of a wider type
-    largest = float((high - low).max()) or 1.0
-    squares = np.zeros(X.shape[1])
-    for block in blocks(X, index):
-        squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
-    return mean, largest * np.sqrt(squares / n_rows)
-
-
-def split_rows(n_samples: int, n_aside: int, seed: int) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
-    """Return the rows to train on, None being all, and `n_aside` rows to set aside, drawn at random."""
-    if n_aside == 0:
-        return None, np.empty(0, np.intp)
-    order = np.random.RandomState(seed).permutation(n_samples)
-    return np.sort(order[n_aside:]), np.sort(order[:n_aside])

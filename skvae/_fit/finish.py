@@ -41,14 +41,12 @@ class CalibrateNoise(Hook):
 
     Parameters
     ----------
-    rows, held_out : Rows
-        The training rows, and rows that were set aside, maybe none.
-    seed : int
-        Where the draws begin.
+    held_out : Rows
+        Rows that were not trained on, maybe none.
     """
 
-    def __init__(self, rows: Rows, held_out: Rows, seed: int) -> None:
-        self._rows, self._held_out, self._seed = rows, held_out, seed
+    def __init__(self, held_out: Rows) -> None:
+        self._held_out = held_out
 
     def begin_run(self, run: Run) -> None:
         """Train with one level, also a model that has been calibrated before."""
@@ -58,12 +56,12 @@ class CalibrateNoise(Hook):
         """Hand the mean squares of what is left to the likelihood."""
         likelihood = run.model.likelihood
         smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
-        first, stop = run.group.part(len(self._rows))
-        squares = _squares_left(run, self._rows.between(first, stop), self._seed + first)
-        mean_squares = (run.group.sum(squares.sum(0)) / len(self._rows)).clamp_min(smallest)
+        first, stop = run.group.part(len(run.rows))
+        squares = _squares_left(run, run.rows.between(first, stop), run.seeds.finish + first)
+        mean_squares = (run.group.sum(squares.sum(0)) / len(run.rows)).clamp_min(smallest)
         noisy = mean_squares > smallest
         if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
-            left = _squares_left(run, self._held_out, self._seed)
+            left = _squares_left(run, self._held_out, run.seeds.finish)
             ratio = (left[:, noisy] / mean_squares[noisy]).mean(1)
             # A row far away says nothing of the others.
             factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
@@ -94,51 +92,29 @@ def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
 
 
 class FitPrior(Hook):
-    """A mixture over the latent components of the training rows, which becomes the prior.
-
-    Parameters
-    ----------
-    rows : Rows
-        The training rows.
-    seed : int
-        Where the draws and the EM algorithm begin.
-    """
-
-    def __init__(self, rows: Rows, seed: int) -> None:
-        self._rows, self._seed = rows, seed
+    """A mixture over the latent components of the training rows, which becomes the prior."""
 
     def end_run(self, run: Run) -> None:
         """Fit the mixture in the first process."""
         prior = None
         if run.group.rank == 0:
-            mean, std = encode(run, self._rows, self._seed)
-            points = np.random.RandomState(self._seed).standard_normal(mean.shape).astype(np.float32)
+            mean, std = encode(run)
+            points = np.random.RandomState(run.seeds.finish).standard_normal(mean.shape).astype(np.float32)
             draws = mean + std * points
             draws = draws[np.isfinite(draws).all(axis=1)]  # the run itself looks for what is not finite
             with sklearn.config_context(array_api_dispatch=False):
-                prior = fit_mixture(draws, self._seed)
+                prior = fit_mixture(draws, run.seeds.finish)
         run.model.prior = run.group.broadcast(prior)
 
 
 class CheckComponents(Hook):
-    """A warning when most components have collapsed.
-
-    Parameters
-    ----------
-    rows : Rows
-        The training rows.
-    seed : int
-        Where the draw of rows begins.
-    """
-
-    def __init__(self, rows: Rows, seed: int) -> None:
-        self._rows, self._seed = rows, seed
+    """A warning when most components have collapsed."""
 
     def end_run(self, run: Run) -> None:
         """Warn."""
-        mean, _ = encode(run, self._rows, self._seed)
+        mean, _ = encode(run)
         n_active = int((mean.var(axis=0) >= _SMALLEST_ACTIVE).sum())
-        n_useful = min(run.model.n_components, run.model.n_features, len(self._rows) - 1)
+        n_useful = min(run.model.n_components, run.model.n_features, len(run.rows) - 1)
         if np.isfinite(mean).all() and 2 * n_active < n_useful:
             warn_user(
                 f"{n_active} of {run.model.n_components} components are active. The others have collapsed: they say "
@@ -148,11 +124,9 @@ class CheckComponents(Hook):
             )
 
 
-def encode(run: Run, rows: Rows, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation of the posterior of rows, or of a part of many."""
-    if len(rows) > _MOST_ROWS:
-        rows = rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), _MOST_ROWS, replace=False)))
-    model = run.model
+def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and standard deviation of the posterior of the training rows, or of a part of many."""
+    model, rows = run.model, run.rows.sample(_MOST_ROWS, run.seeds.finish)
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         blocks = [model.posterior(batch.x) for batch in rows.blocks(max(1, BLOCK_ENTRIES // model.encoder_width))]
     means, stds = zip(*blocks, strict=True)

@@ -38,7 +38,7 @@ class Validation(Hook):
     def begin_run(self, run: Run) -> None:
         """Make room for the records, and the points that the ELBO takes."""
         run.history.setdefault("validation_elbo", [math.nan] * run.epoch)
-        self._part = self._rows.subset(np.arange(len(self._rows))[slice(*run.group.part(len(self._rows)))])
+        self._part = self._rows.between(*run.group.part(len(self._rows)))
         self._bound = LowerBound(run.model, 1)
 
     def end_epoch(self, run: Run) -> None:
@@ -220,8 +220,7 @@ class Saving(Hook):
     def seeds(self, random_state: Any) -> Seeds:
         """Return the seeds in the checkpoint, or new ones."""
         drawn = Seeds.draw(random_state)  # in any case, so that a RandomState goes on as in a fit from the start
-        self._seeds = drawn if self._saved is None else Seeds(**self._saved["seeds"])
-        return self._seeds
+        return drawn if self._saved is None else Seeds(**self._saved["seeds"])
 
     def restore(self, run: Run) -> None:
         """Put the run into the state that is in the checkpoint, if there is one."""
@@ -242,4 +241,4 @@ class Saving(Hook):
 
     def _save(self, run: Run) -> None:
         if self._checkpoint is not None:
-            self._checkpoint.save({"seeds": self._seeds.state(), "run": run.state()})
+            self._checkpoint.save({"seeds": run.seeds.state(), "run": run.state()})

@@ -1,4 +1,4 @@
-"""One training: its model, optimizer, random streams, history and epoch as one object with a state, and its loop."""
+"""One training: its model, rows, optimizer, random streams and history as one object with a state, and its loop."""
 
 import functools
 import math
@@ -94,6 +94,8 @@ class Run:
     ----------
     model : VAE
         What is trained, in place and where it is.
+    rows : Rows
+        What it is trained on.
     seeds : Seeds
         Where the random streams begin.
     group : Group
@@ -120,6 +122,7 @@ class Run:
     def __init__(
         self,
         model: VAE,
+        rows: Rows,
         seeds: Seeds,
         group: Group,
         plan: Plan,
@@ -127,7 +130,7 @@ class Run:
         history: dict[str, list[float]],
         hooks: Sequence[Hook],
     ) -> None:
-        self.model, self.group, self.plan, self.hooks = model, group, plan, hooks
+        self.model, self.rows, self.seeds, self.group, self.plan, self.hooks = model, rows, seeds, group, plan, hooks
         self.optimizer = Adam(model, plan.learning_rate, plan.clip_value, model.inner_weights, plan.weight_decay)
         self.order = torch.Generator("cpu").manual_seed(seeds.order)
         self.noise = Noise(model.device, seeds.noise)
@@ -165,7 +168,7 @@ class Run:
         """The number of epochs of this run."""
         return self.epoch - self.n_before
 
-    def train(self, rows: Rows) -> None:
+    def train(self) -> None:
         """Train until the run has all its epochs, or a hook asks to stop.
 
         Raises
@@ -174,10 +177,10 @@ class Run:
             When the loss, a weight, or what the model makes of a training row is no longer finite.
         """
         n_epochs = self.plan.n_epochs
-        if self._normalizes and min(self.plan.batch_size, len(rows)) == 1:
+        if self._normalizes and min(self.plan.batch_size, len(self.rows)) == 1:
             raise ValueError(
                 f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
-                f"batch_size={self.plan.batch_size} and {len(rows)} rows. Give more of them, or a module without "
+                f"batch_size={self.plan.batch_size} and {len(self.rows)} rows. Give more of them, or a module without "
                 f"BatchNorm."
             )
         if self.n_done < n_epochs and not self.stopped:
@@ -186,23 +189,23 @@ class Run:
         while self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
                 hook.begin_epoch(self)
-            self.train_epoch(rows)
+            self.train_epoch()
             for hook in self.hooks:
                 self.stopped = self.group.any(bool(hook.end_epoch(self))) or self.stopped
         for hook in self.hooks:
             hook.end_run(self)
-        self._check_last_step(rows)
+        self._check_last_step()
         if self.group.exchanges:  # processors of different kinds may round differently
             weights = self.group.broadcast(weights_to_numpy(self.model.state_dict()))
             self.model.load_state_dict(weights_from_numpy(weights))
 
-    def train_epoch(self, rows: Rows) -> None:
+    def train_epoch(self) -> None:
         """Train on every row once, and record the epoch."""
         # glibc reuses freed blocks up to the size of the largest block freed so far. Freeing a large one keeps the
         # buffers of a step from being returned to the system and faulted in again.
         torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
         self.model.train()
-        order = rows.place(torch.randperm(len(rows), generator=self.order, device="cpu"))
+        order = self.rows.place(torch.randperm(len(self.rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):
             minibatches = self._minibatches(order)
             for number, minibatch in enumerate(minibatches):
@@ -210,15 +213,15 @@ class Run:
                 self.optimizer.learning_rate.fill_(self.plan.learning_rate_at(progress))
                 first, stop = self.group.part(len(minibatch))
                 self.noise.share(first, len(minibatch))
-                step = functools.partial(self._step, rows, len(minibatch))
+                step = functools.partial(self._step, len(minibatch))
                 if first == stop:
-                    self._step_without_rows(rows, minibatch[:1])
-                elif rows.is_resident and self._recorded_steps is not None:
+                    self._step_without_rows(minibatch[:1])
+                elif self.rows.is_resident and self._recorded_steps is not None:
                     self._recorded_steps(step, minibatch[first:stop])
                 else:
                     step(minibatch[first:stop])
         self.model.eval()
-        self._record(rows)
+        self._record()
 
     def _minibatches(self, order: Tensor) -> list[Tensor]:
         """Return the rows in minibatches. Batch normalization cannot train on one row, which joins those before it."""
@@ -227,9 +230,9 @@ class Run:
             minibatches[-2:] = [torch.cat(minibatches[-2:])]
         return minibatches
 
-    def _step(self, rows: Rows, n_rows: int, placed: Tensor) -> None:
+    def _step(self, n_rows: int, placed: Tensor) -> None:
         """Take one step: down the gradient of ``beta * KL - log likelihood``, in the mean over `n_rows` rows."""
-        terms = self.model.terms(rows.take(placed), self.noise)
+        terms = self.model.terms(self.rows.take(placed), self.noise)
         for total, term in zip(self._sums, terms, strict=True):
             total += term.detach()
         # The objective is the sum of the terms with these weights.
@@ -238,20 +241,20 @@ class Run:
         gradients = ops.gradients(terms, weights, parameters)
         self.optimizer.step(self.group.sum_gradients(gradients, parameters))
 
-    def _step_without_rows(self, rows: Rows, placed: Tensor) -> None:
+    def _step_without_rows(self, placed: Tensor) -> None:
         """Take part in a step of which this process has no row.
 
         It draws for a row that it does not train on, so that its generator stays equal to the others'.
         """
         with torch.no_grad():
-            self.model.terms(rows.take(placed), self.noise)
+            self.model.terms(self.rows.take(placed), self.noise)
         parameters = self.optimizer.parameters
         self.optimizer.step(self.group.sum_gradients([None] * len(parameters), parameters))
 
-    def _record(self, rows: Rows) -> None:
+    def _record(self) -> None:
         """Add the means over the rows, those before each step, to the history."""
         totals = self.group.sum(torch.stack(self._sums))
-        log_likelihood, kl = (total / len(rows) for total in totals.tolist())  # the device is read once an epoch
+        log_likelihood, kl = (total / len(self.rows) for total in totals.tolist())  # the device is read once an epoch
         for total in self._sums:
             total.zero_()
         if not (math.isfinite(log_likelihood) and math.isfinite(kl)):
@@ -262,14 +265,14 @@ class Run:
         for name, values in self.history.items():
             values.append(record.get(name, math.nan))
 
-    def _check_last_step(self, rows: Rows) -> None:
+    def _check_last_step(self) -> None:
         """Raise ValueError unless the model is finite.
 
         Recorded losses precede each update; this checks the model after the last one.
         """
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise divergence_error(self.epoch, "its last step left weights that are not finite")
-        batch = rows.subset(np.arange(min(_N_TRIED, len(rows))))[:]
+        batch = self.rows[:_N_TRIED]
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             mean, std = self.model.posterior(batch.x)
             entries = self.model.likelihood.log_prob(batch.x, self.model.decoder(mean))

@@ -5,9 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from skvae.likelihoods import Likelihood
-
-__all__ = ["Plan", "n_set_aside"]
+__all__ = ["Plan"]
 
 # Small data get small batches, so that an epoch has about as many steps as this.
 _STEPS_PER_EPOCH = 32
@@ -24,31 +22,6 @@ _DECAY_TIMES_ROWS = 100.0
 
 # The largest share of these weights that a step takes.
 _LARGEST_DECAY = 0.1
-
-
-# Rows that are set aside to calibrate the noise: a share of all, at most so many, and none if they are too few.
-_CALIBRATION_FRACTION, _MOST_CALIBRATION_ROWS, _FEWEST_CALIBRATION_ROWS = 0.1, 500, 5
-
-
-def n_set_aside(estimator: Any, likelihood: Likelihood, n_samples: int) -> int:
-    """Return how many of the rows that `fit` is given are not trained on.
-
-    Raises
-    ------
-    ValueError
-        When early stopping leaves no row to train on.
-    """
-    if not estimator.early_stopping:
-        n_aside = min(int(_CALIBRATION_FRACTION * n_samples), _MOST_CALIBRATION_ROWS)
-        return n_aside if likelihood.calibrates and n_aside >= _FEWEST_CALIBRATION_ROWS else 0
-    n_aside = math.ceil(estimator.validation_fraction * n_samples)
-    if n_aside >= n_samples:
-        raise ValueError(
-            f"early_stopping=True sets aside validation_fraction={estimator.validation_fraction} of the rows, which "
-            f"leaves none of n_samples={n_samples} to train on. Give more rows, a smaller validation_fraction, or "
-            f"X_val."
-        )
-    return n_aside
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
-"""The linear model that a fit begins at: probabilistic PCA, and the likeliest linear map of its components."""
+"""The linear model that a fit begins at: probabilistic PCA."""
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 
 from skvae._data.rows import Rows
 from skvae._model.networks import Network
@@ -31,9 +28,6 @@ _BLOCK_ENTRIES = 1 << 20
 
 # The smallest variance of a component.
 _SMALLEST_VARIANCE = 1e-6
-
-# Entries that the likeliest map is fitted to, the fewest rows for each component, and steps of the optimizer.
-_MAP_ENTRIES, _MAP_ROWS, _MAP_STEPS = 1 << 20, 20, 8
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,9 @@ class LinearModel:
         group : Group
             The processes, which sum the moments of their rows.
         """
-        rows = _drawn(rows, seed)
-        moments = _Moments(rows, group)
         n_components, n_features = vae.n_components, rows.n_features
+        most = max(_MOST_PRODUCTS // min(n_features, _MOST_COVARIANCES) ** 2, 10 * n_features)
+        moments = _Moments(rows.sample(most, seed), group)
         rank = min(n_components, n_features)
         if n_features <= _MOST_COVARIANCES:
             variances, vectors = torch.linalg.eigh(moments.covariance())
@@ -97,14 +91,6 @@ class LinearModel:
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
         components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
         return cls(moments.mean, components, noise)
-
-
-def _drawn(rows: Rows, seed: int) -> Rows:
-    """Return all rows, or of more than can be summed in time as many as can."""
-    most = max(_MOST_PRODUCTS // min(rows.n_features, _MOST_COVARIANCES) ** 2, 10 * rows.n_features)
-    if len(rows) <= most:
-        return rows
-    return rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), most, replace=False)))
 
 
 class _Moments:
@@ -146,8 +132,8 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
     """Give a model whose networks have linear paths the posterior of a linear model of rows, and its mean.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
-    diagonal. Where the likelihood can have the mean of the linear model, the ELBO is then the log likelihood of that
-    model. Otherwise the decoder begins at the linear map of z under which the rows are likeliest.
+    diagonal. Where the likelihood can have the mean and the noise of the linear model, the ELBO is then the log
+    likelihood of that model.
 
     Parameters
     ----------
@@ -167,43 +153,9 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
     to_latent = components / (noise * precisions[:, None])
     encoder.begin_at(to_latent, torch.cat([-(to_latent @ mean), raw]))
     bias = vae.likelihood.begin_at(mean, noise)
-    if bias is None:
-        decoder.begin_at(*group.broadcast(_likeliest_map(vae, rows, seed)))
-    else:
+    if bias is not None:
         decoder.begin_at(components.T, bias)
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
     return values + torch.log(-torch.expm1(-values))
-
-
-def _likeliest_map(vae: VAE, rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the linear map of z to the first outputs of the decoder, and all outputs at z = 0, that make rows likely.
-
-    They are likely given draws from their posterior. The map has the prior N(0, I), and some steps of L-BFGS find it.
-    """
-    n_features, n_components = vae.n_features, vae.n_components
-    n_rows = max(_MAP_ENTRIES // n_features, _MAP_ROWS * n_components)
-    if len(rows) > n_rows:
-        rows = rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), n_rows, replace=False)))
-    x = torch.cat([batch.x for batch in rows.blocks(max(1, _BLOCK_ENTRIES // vae.encoder_width))])
-    with torch.no_grad():
-        mean, std = vae.posterior(x)
-    generator = torch.Generator("cpu").manual_seed(seed)
-    z = mean + std * torch.randn(mean.shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
-    n_missing = (vae.likelihood.n_parameters - 1) * n_features
-
-    def parts(flat: Tensor) -> tuple[Tensor, Tensor]:
-        return flat[: n_features * n_components].view(n_features, n_components), flat[n_features * n_components :]
-
-    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        flat = torch.tensor(values, dtype=torch.float32, device=x.device, requires_grad=True)
-        weight, bias = parts(flat)
-        outputs = nn.functional.pad(nn.functional.linear(z, weight), (0, n_missing)) + bias
-        total = 0.5 * weight.square().sum() - vae.likelihood.log_prob(x, outputs).sum()
-        (gradient,) = torch.autograd.grad(total / len(x), flat)
-        return float(total.detach()) / len(x), gradient.cpu().double().numpy()
-
-    zeros = np.zeros(n_features * (n_components + vae.likelihood.n_parameters))
-    found = minimize(loss, zeros, jac=True, method="L-BFGS-B", options={"maxiter": _MAP_STEPS}).x
-    return parts(torch.from_numpy(found))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
+from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from skvae._data.checks import check_positive_integer
@@ -17,6 +18,9 @@ from skvae.inspection._montage import draw_montage, make_axes, shape_of_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+# Values at which the distribution function of a component is looked at.
+_N_VALUES = 10_001
 
 
 class LatentDisplay:
@@ -100,8 +104,8 @@ class LatentDisplay:
             A fitted model with the methods `transform`, `inverse_transform` and `get_feature_names_out`.
         X : array-like of shape (n_samples, n_features), default=None
             Data. A scatter plot needs it. A plane spans the central nine tenths of the latents of the data; all
-            other components are at their means. For None, a plane spans the central nine tenths of the prior
-            N(0, I); all other components are zero.
+            other components are at their means. For None, a plane spans the central nine tenths of the prior in the
+            same way: of the mixture `prior_`, or of N(0, I) where the estimator has none.
         y : array-like of shape (n_samples,), default=None
             Labels of the rows of `X`, for the colors of a scatter plot.
         kind : {"plane", "scatter"}, default="plane"
@@ -136,7 +140,7 @@ class LatentDisplay:
                 check_consistent_length(latents, y)
             return cls(components, latents[:, components], y=y).plot(ax=ax, **kwargs)
         check_positive_integer(n_points, "n_points")
-        Z = _plane(latents, components, n_components, n_points)
+        Z = _plane(latents, getattr(estimator, "prior_", None), components, n_components, n_points)
         display = cls(
             components,
             Z[:, components],
@@ -209,17 +213,33 @@ def _check_components(components: Any, n_components: int) -> tuple[int, ...]:
     return pair
 
 
-def _plane(latents: NDArray[Any] | None, components: tuple[int, ...], n_components: int, n_points: int) -> NDArray[Any]:
+def _plane(
+    latents: NDArray[Any] | None,
+    prior: GaussianMixture | None,
+    components: tuple[int, ...],
+    n_components: int,
+    n_points: int,
+) -> NDArray[Any]:
     """Return latent points of a square grid in two components, line by line from the top.
 
-    The grid spans the central nine tenths of the latents. None stands for latents from N(0, I).
+    The grid spans the central nine tenths of the latents; None stands for latents from the prior.
     """
     levels = np.linspace(0.05, 0.95, n_points)
-    if latents is None:
-        origin, grid = np.zeros(n_components), np.tile(norm.ppf(levels), (2, 1))
-    else:
+    if latents is not None:
         origin, grid = latents.mean(axis=0), np.quantile(latents[:, components], levels, axis=0).T
+    elif prior is not None:
+        origin = prior.weights_ @ prior.means_
+        grid = np.array([_quantiles(prior, component, levels) for component in components])
+    else:
+        origin, grid = np.zeros(n_components), np.tile(norm.ppf(levels), (2, 1))
     horizontal, vertical = np.meshgrid(grid[0], grid[1][::-1])
     Z = np.tile(origin, (n_points**2, 1))
     Z[:, components] = np.column_stack([horizontal.ravel(), vertical.ravel()])
     return Z
+
+
+def _quantiles(prior: GaussianMixture, component: int, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the quantiles of one component of a mixture."""
+    means, stds = prior.means_[:, [component]], np.sqrt(prior.covariances_[:, component, component])[:, None]
+    values = np.linspace((means - 5 * stds).min(), (means + 5 * stds).max(), _N_VALUES)
+    return np.interp(levels, prior.weights_ @ norm.cdf(values, means, stds), values)
