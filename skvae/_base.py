@@ -49,8 +49,8 @@ __all__ = ["BaseVAETransformer"]
 class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator, ABC):
     """Base class of the VAE transformers.
 
-    A subclass has a signature, a docstring, `make_likelihood`, and the attribute `_posterior_scale`: how the encoder
-    gives the posterior's standard deviation.
+    A subclass has a signature, a docstring, `make_likelihood`, and two attributes: `_posterior_scale`, how the encoder
+    gives the posterior's standard deviation, and `_decay_times_rows`, the default of `weight_decay` times the rows.
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
@@ -82,6 +82,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     }
 
     _posterior_scale: str
+    _decay_times_rows: float
 
     module_: VAE
     _continuation: dict[str, Any]

@@ -181,6 +181,7 @@ class NormalVAETransformer(BaseVAETransformer):
     }
 
     _posterior_scale = "log_variance"
+    _decay_times_rows = 100.0
 
     def __init__(
         self,
@@ -319,7 +320,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         Step size of Adam at the beginning.
     weight_decay : float or "auto", default="auto"
         Times the step size, the share that the networks beside the linear paths lose of their weights at each step
-        [3]_. It keeps them near the linear model. ``"auto"`` is 100 divided by the number of training rows, and 0 in
+        [3]_. It keeps them near the linear model. ``"auto"`` is 300 divided by the number of training rows, and 0 in
         `partial_fit`. Networks without a linear path do not decay.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch. ``"auto"`` is the number of training rows divided by 32, at least 8 and at most 128. The
@@ -408,6 +409,7 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     }
 
     _posterior_scale = "softplus"
+    _decay_times_rows = 300.0
 
     def __init__(
         self,

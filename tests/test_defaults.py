@@ -174,8 +174,11 @@ def test_features_may_lie_anywhere():
 
 
 @pytest.mark.parametrize("n_rows", [1, 5, 40, 256, 1000, 4000, 20_000, 60_000, 10**6])
-def test_small_data_get_small_batches_and_many_epochs(n_rows):
-    plan = Plan.of_fit(NormalVAETransformer(), n_rows)
+@pytest.mark.parametrize(
+    ("estimator_class", "decay"), [(NormalVAETransformer, 100), (ContinuousBernoulliVAETransformer, 300)]
+)
+def test_small_data_get_small_batches_and_many_epochs(n_rows, estimator_class, decay):
+    plan = Plan.of_fit(estimator_class(), n_rows)
     assert 8 <= plan.batch_size <= 128
     n_steps = int(np.ceil(n_rows / plan.batch_size))
     if 8 < plan.batch_size < 128:
@@ -185,7 +188,7 @@ def test_small_data_get_small_batches_and_many_epochs(n_rows):
     if fewest < plan.n_epochs < most:
         assert 10_000 <= plan.n_epochs * n_steps < 10_000 + n_steps
     # What keeps the networks near the linear model falls with the number of rows.
-    assert plan.weight_decay == pytest.approx(min(100 / n_rows, 0.1 / 2e-3))
+    assert plan.weight_decay == pytest.approx(min(decay / n_rows, 0.1 / 2e-3))
 
 
 def test_decay_leaves_most_of_a_weight_at_each_step():

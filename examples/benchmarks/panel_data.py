@@ -102,6 +102,12 @@ def malignant():
     return split(X[y == 1], 5, anomalies=X[y == 0], standardized=True)
 
 
+def masks():
+    """Return the digits as masks of zeros and ones."""
+    X, y = datasets.load_digits(return_X_y=True)
+    return split((X > 7).astype(float), 10, y)
+
+
 def patches():
     """Return gray patches of 8 x 8 of scikit-learn's two photographs, which do not overlap."""
     tiles = []
@@ -239,6 +245,7 @@ LOADERS = {
     "malignant tumors": malignant,
     "diabetes": partial(from_scikit_learn, "diabetes", 4, labeled=False, standardized=True),
     "digits": partial(from_scikit_learn, "digits", 10),
+    "masks of digits": masks,
     "photographs": patches,
     "Fashion-MNIST": fashion_mnist,
     "MNIST": mnist_digits,
@@ -255,6 +262,9 @@ LOADERS = {
     "broken entry": broken_entry,
     "skewed": skewed,
 }
+
+# The sets whose values lie between two ends, many of them at an end: those that the continuous Bernoulli model is for.
+WITH_ENDS = ("digits", "masks of digits", "Fashion-MNIST", "MNIST", "one-hot", "percentages")
 
 
 def data_sets():

@@ -17,10 +17,7 @@ _N_STEPS = 10_000
 
 _FEWEST_EPOCHS, _MOST_EPOCHS = 10, 150
 
-# The decay of the weights beside a linear path, times the number of rows.
-_DECAY_TIMES_ROWS = 100.0
-
-# The largest share of these weights that a step takes.
+# The largest share of the weights beside a linear path that a step takes by default.
 _LARGEST_DECAY = 0.1
 
 
@@ -67,7 +64,7 @@ class Plan:
             int(batch_size),
             rate,
             estimator.learning_rate,
-            min(_DECAY_TIMES_ROWS / n_rows, _LARGEST_DECAY / rate) if decay == "auto" else float(decay),
+            min(estimator._decay_times_rows / n_rows, _LARGEST_DECAY / rate) if decay == "auto" else float(decay),
             None if estimator.clip_value is None else float(estimator.clip_value),
             float(estimator.beta),
         )
