@@ -32,7 +32,7 @@ from skvae._data.fingerprint import Identity
 from skvae._data.rows import Rows, Summary, Units
 from skvae._data.split import split_rows
 from skvae._fit.context import fitting
-from skvae._fit.finish import CalibrateNoise, CheckComponents, FitPrior
+from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckLikelihood, FitPrior
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
@@ -184,7 +184,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
             hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
             hooks += [FitPrior()] if self.prior == "mixture" else []
-            hooks += [CheckComponents(), Progress(bool(self.verbose)), callbacks, saving]
+            hooks += [CheckComponents(), CheckLikelihood(), Progress(bool(self.verbose)), callbacks, saving]
             run = Run(vae, rows, seeds, group, plan, history=self._history(fitted), hooks=hooks)
             saving.restore(run)
             run.train()

@@ -33,6 +33,9 @@ _LARGEST_DISTANCE, _SMALLEST_SPREAD = 10, 0.1
 # The fewest rows that say how little data vary.
 _FEWEST_ROWS = 8
 
+# Squared distances from the mean are at least this share of the variance where a continuous Bernoulli suits the data.
+_SMALLEST_RATIO = 0.25
+
 # The logit of a continuous Bernoulli changes by so much with its mean in the middle of the range.
 _GAIN = 12.0
 
@@ -185,6 +188,17 @@ class Likelihood(nn.Module):
         mean_squares : Tensor of shape (n_features,), float64
             The mean square of what is left of each feature when its mean is subtracted, over the training rows under
             the posterior, in the units of the likelihood.
+        """
+
+    def check_fit(self, x: Tensor, parameters: Tensor) -> None:
+        """Warn when the distribution does not suit the data, when training has ended; by default never.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Some training rows, in the units of the likelihood.
+        parameters : Tensor of shape (n_samples, n_parameters * n_features)
+            What the decoder puts out at the posterior means of these rows.
         """
 
     def check_values(self, summary: Summary, units: Units, *, purpose: Purpose) -> None:
@@ -600,6 +614,33 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             f"{summary.name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or "
             f"give the data_range that holds all of it."
         )
+
+    def check_fit(self, x: Tensor, parameters: Tensor) -> None:
+        """Warn when the data are narrower than the distribution can be in the middle of the range.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Some training rows, in [0, 1].
+        parameters : Tensor of shape (n_samples, n_features)
+            What the decoder puts out at the posterior means of these rows.
+
+        Warns
+        -----
+        UserWarning
+            When the squared distances of the entries from their means are, in the mean, less than a quarter of the
+            variance.
+        """
+        distribution = distributions.ContinuousBernoulli(logits=self.logits(parameters), validate_args=False)
+        ratio = float(((x - distribution.mean).square() / distribution.variance).mean())
+        if ratio < _SMALLEST_RATIO:
+            warn_user(
+                f"Too few values are near an end of their range: their squared distances from the decoded means are "
+                f"{ratio:.2g} of the variance that a continuous Bernoulli distribution has there, where 1 is expected. "
+                f"The model learns little of such data. Take NormalVAETransformer, or give the data_range at whose "
+                f"ends many values lie.",
+                UserWarning,
+            )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return the log density of each entry.

@@ -424,3 +424,57 @@ def test_one_far_row_to_validate_with_says_nothing_of_the_noise(digits):
         for rows in (digits[:1], 100 * digits[:1])
     )
     np.testing.assert_array_equal(near.noise_variance_, far.noise_variance_)
+
+
+# What the continuous Bernoulli model is for
+
+
+def shares(spread, seed=0):
+    """Return two factors' worth of shares around one half, clipped to [0, 1]."""
+    rng = np.random.default_rng(seed)
+    X = 0.5 + spread * rng.normal(size=(600, 2)) @ rng.normal(size=(2, 10)) + 0.1 * spread * rng.normal(size=(600, 10))
+    return X.clip(0, 1)
+
+
+def fit_shares(X, **parameters):
+    parameters = {"prior": "normal", "max_iter": 20, "random_state": 0, "data_range": (0, 1)} | parameters
+    return ContinuousBernoulliVAETransformer(2, **parameters).fit(X)
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.05])
+@pytest.mark.filterwarnings("ignore:0 of 2 components are active")
+def test_values_in_the_middle_of_the_range_are_for_another_model(spread):
+    with pytest.warns(UserWarning, match="Too few values are near an end .* Take NormalVAETransformer") as caught:
+        fit_shares(shares(spread))
+    assert caught[-1].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        shares(0.5),
+        (shares(0.5) > 0.5).astype(float),
+        np.random.default_rng(0).uniform(size=(300, 8)),
+        np.zeros((30, 4)),
+        np.eye(4)[np.random.default_rng(0).integers(4, size=300)],
+    ],
+    ids=["shares", "masks", "uniform", "zeros", "one-hot"],
+)
+@pytest.mark.filterwarnings("ignore:. of 2 components are active")
+def test_values_at_the_ends_of_the_range_and_all_over_it_are_not(X):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Too few values")
+        fit_shares(X)
+
+
+@pytest.mark.parametrize("values", ["shares", "masks"])
+def test_exact_ends_of_a_learned_range_do_no_harm(values):
+    """However long the fit: the density is bounded there."""
+    X = shares(0.5)
+    X = X if values == "shares" else (X > 0.5).astype(float)
+    vae = fit_shares(X, max_iter=150, data_range=None)
+    elbo = np.array(vae.history_["elbo"])
+    assert elbo[-5:].mean() > elbo.max() - 0.02 * np.ptp(elbo)
+    left = np.square(vae.inverse_transform(vae.transform(X)) - X).sum()
+    pca = PCA(2).fit(X)
+    assert left < np.square(pca.inverse_transform(pca.transform(X)) - X).sum()

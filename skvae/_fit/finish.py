@@ -12,7 +12,7 @@ from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
 from skvae._model.prior import fit_mixture
 
-__all__ = ["CalibrateNoise", "CheckComponents", "FitPrior"]
+__all__ = ["CalibrateNoise", "CheckComponents", "CheckLikelihood", "FitPrior"]
 
 # Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
 _MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
@@ -28,6 +28,9 @@ _MOST_TIMES_MEDIAN = 10
 
 # Rows of which the latent components are looked at.
 _MOST_ROWS = 10_000
+
+# Rows of which is looked at whether the likelihood suits them.
+_MOST_DECODED = 500
 
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
@@ -122,6 +125,17 @@ class CheckComponents(Hook):
                 f"beta, or more epochs (max_iter).",
                 UserWarning,
             )
+
+
+class CheckLikelihood(Hook):
+    """A warning when the likelihood does not suit the rows."""
+
+    def end_run(self, run: Run) -> None:
+        """Ask the likelihood."""
+        model, rows = run.model, run.rows.sample(_MOST_DECODED, run.seeds.finish)
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+            for batch in rows.blocks(_MOST_DECODED):
+                model.likelihood.check_fit(batch.x, model.decoder(model.posterior(batch.x)[0]))
 
 
 def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
