@@ -154,12 +154,12 @@ def test_the_page_has_a_place_for_every_block():
     page = (ROOT / "docs" / "panel.md").read_text()
     blocks = panel_report.blocks({"sets": {}, "machine": {}})
     places = re.findall("<!-- begin (.*) -->", page)
-    assert places == re.findall("<!-- end (.*) -->", page) == [*blocks, "choices"]
+    assert places == re.findall("<!-- end (.*) -->", page) == [*blocks, *panel_choices.blocks({})]
 
 
 def test_the_page_is_made_of_the_results():
     page = (ROOT / "docs" / "panel.md").read_text()
     results = ROOT / "docs" / "results"
     measured = panel_report.blocks(json.loads((results / "panel.json").read_text()))
-    choices = panel_choices.table(json.loads((results / "panel_choices.json").read_text()))
-    assert panel_report.fill(page, measured | {"choices": choices}) == page
+    choices = panel_choices.blocks(json.loads((results / "panel_choices.json").read_text()))
+    assert panel_report.fill(page, measured | choices) == page
