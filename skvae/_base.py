@@ -115,8 +115,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        A warning says when most components have collapsed, and with a normal likelihood when columns differ in scale by
-        orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        A warning says when most components have collapsed, when a fit that begins at no linear model has too few steps,
+        and with a normal likelihood when columns differ in scale by orders of magnitude or an entry is out of all
+        proportion to its column. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -173,8 +174,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 held_out = Rows(X_val, units, device, read_often=True)
 
             vae = build_vae(self, likelihood, units, rows.n_features, seed=seeds.weights, fitted=fitted).to(device)
-            if fitted is None:
-                begin_at_linear_model(vae, rows, seeds.split, group)
+            if fitted is None and not begin_at_linear_model(vae, rows, seeds.split, group):
+                plan.warn_of_few_steps(len(rows))
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
             hooks += [CalibrateNoise(rows, held_out, seeds.finish)] if likelihood.calibrates else []

@@ -1,5 +1,7 @@
 """What is set, and looked at, when training has ended, one small class each."""
 
+import math
+
 import numpy as np
 import sklearn
 import torch
@@ -28,6 +30,9 @@ _MOST_TIMES_MEDIAN = 10
 
 # Rows of which the latent components are looked at.
 _MOST_ROWS = 10_000
+
+# Rows of which is seen whether they vary more in one direction than in others, and by how much more than by chance.
+_MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
 
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
@@ -121,7 +126,7 @@ class FitPrior(Hook):
 
 
 class CheckComponents(Hook):
-    """A warning when most components have collapsed.
+    """A warning when most components have collapsed, although there is something to find.
 
     Parameters
     ----------
@@ -139,7 +144,7 @@ class CheckComponents(Hook):
         mean, _ = encode(run, self._rows, self._seed)
         n_active = int((mean.var(axis=0) >= _SMALLEST_ACTIVE).sum())
         n_useful = min(run.model.n_components, run.model.n_features, len(self._rows) - 1)
-        if np.isfinite(mean).all() and 2 * n_active < n_useful:
+        if np.isfinite(mean).all() and 2 * n_active < n_useful and _has_structure(self._rows, self._seed):
             warn_user(
                 f"{n_active} of {run.model.n_components} components are active. The others have collapsed: they say "
                 f"nothing of the rows. Scale the columns, choose fewer n_components, a smaller min_scale or "
@@ -148,10 +153,28 @@ class CheckComponents(Hook):
             )
 
 
+def _has_structure(rows: Rows, seed: int) -> bool:
+    r"""Return whether rows vary in one direction by more than white noise does in the direction where it varies most.
+
+    Of n rows of d features with white noise of variance v, that is about :math:`v (1 + \sqrt{d / n})^2`.
+    """
+    x = _some(rows, _MOST_STRUCTURE_ROWS, seed)[:].x.cpu()
+    x -= x.mean(0)
+    variances = torch.linalg.eigvalsh((x @ x.T).double() / len(x))
+    by_chance = float(variances.sum()) / rows.n_features * (1 + math.sqrt(rows.n_features / len(x))) ** 2
+    return float(variances[-1]) > _MORE_THAN_CHANCE * by_chance
+
+
+def _some(rows: Rows, most: int, seed: int) -> Rows:
+    """Return the rows, or a part of many."""
+    if len(rows) <= most:
+        return rows
+    return rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), most, replace=False)))
+
+
 def encode(run: Run, rows: Rows, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the posterior of rows, or of a part of many."""
-    if len(rows) > _MOST_ROWS:
-        rows = rows.subset(np.sort(np.random.RandomState(seed).choice(len(rows), _MOST_ROWS, replace=False)))
+    rows = _some(rows, _MOST_ROWS, seed)
     model = run.model
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         blocks = [model.posterior(batch.x) for batch in rows.blocks(max(1, BLOCK_ENTRIES // model.encoder_width))]
