@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from skvae import distributions
 from skvae._data.checks import warn_user
-from skvae._data.rows import Units, blocks, center_and_spread, check_float32, extent
+from skvae._data.rows import Units, blocks, center_and_spread, check_float32, extent, leave_out_broken_entries
 from skvae._model import ops
 from skvae._model.stored import StoredModule
 
@@ -31,6 +31,9 @@ _LARGEST_RATIO = 100
 
 # How far data to go on training with may lie from those that the units come from, in these units, without a warning.
 _LARGEST_DISTANCE = 10
+
+# Where an entry is broken, what lies this many times as far from the mean as any other is clipped.
+_REACH = 2.0
 
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
@@ -57,6 +60,19 @@ def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
             f"the VAE, and look for extreme values in that column.",
             UserWarning,
         )
+
+
+def _warn_of_broken_entries(
+    broken: NDArray[np.intp], farthest: NDArray[np.float64], spread: NDArray[np.float64]
+) -> None:
+    """Warn of columns that have an entry out of all proportion to their others."""
+    n_more = f", and {len(broken) - 1} more columns have such an entry" if len(broken) > 1 else ""
+    warn_user(
+        f"An entry of column {broken[0]} of X is {farthest[broken[0]]:.3g} away from the mean, where the others have a "
+        f"standard deviation of {spread[broken[0]]:.3g}{n_more}. The model leaves it out of shift_ and scale_, and "
+        f"sees it clipped. Look whether it is an error, and correct it or leave out its row.",
+        UserWarning,
+    )
 
 
 class Likelihood(nn.Module):
@@ -126,15 +142,24 @@ class Likelihood(nn.Module):
         -------
         Units
             By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
+            An entry that alone holds nearly all of the variance of its feature has no part in them, and is clipped: to
+            twice the distance of the farthest other entry.
 
         Warns
         -----
         UserWarning
-            By default when the features differ by orders of magnitude.
+            By default when the features differ by orders of magnitude, or when there is such an entry.
         """
-        mean, spread = center_and_spread(X, index)
+        columns = center_and_spread(X, index)
+        mean, spread, farthest = leave_out_broken_entries(X, index, columns)
         _warn_of_different_scales(spread)
-        return Units(mean, _root_mean_square(spread) or 1.0)
+        scale = _root_mean_square(spread) or 1.0
+        broken = np.flatnonzero(farthest < columns[2])
+        if len(broken) == 0:
+            return Units(mean, scale)
+        _warn_of_broken_entries(broken, columns[2], spread)
+        reach = _REACH * float(farthest.max()) / scale
+        return Units(mean, scale, -reach, reach)
 
     def begin_at(self, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
@@ -191,7 +216,7 @@ class Likelihood(nn.Module):
         check_float32(X, _NAMES[purpose])
         if purpose != "continue":
             return
-        mean, spread = center_and_spread(X)
+        mean, spread, _ = center_and_spread(X)
         distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
         if distance > _LARGEST_DISTANCE:
             warn_user(

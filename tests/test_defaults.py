@@ -189,6 +189,13 @@ def test_decay_leaves_most_of_a_weight_at_each_step():
     assert plan.learning_rate * plan.weight_decay <= 0.1
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_decay_that_takes_more_than_there_is(method, estimator_class, digits):
+    with pytest.raises(ValueError, match="weight_decay=50 times learning_rate_init=0.1 is 5, .* expected 1 at most"):
+        getattr(make(estimator_class, weight_decay=50, learning_rate_init=0.1), method)(digits)
+    assert Plan.of_fit(estimator_class(weight_decay=10, learning_rate_init=0.1), 100).weight_decay == 10
+
+
 def test_what_is_given_is_taken():
     vae = NormalVAETransformer(batch_size=7, max_iter=3, weight_decay=0.5, learning_rate="constant", clip_value=None)
     assert Plan.of_fit(vae, 1000) == Plan(3, 7, 2e-3, "constant", 0.5, None, 1.0)
@@ -287,6 +294,47 @@ def test_components_that_collapse(estimator_class, digits):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.parametrize(
+    "X",
+    [np.full((50, 6), 3.0), np.random.default_rng(0).normal(size=(200, 6)), np.random.default_rng(0).random((40, 100))],
+    ids=["constant", "noise", "wide noise"],
+)
+@pytest.mark.filterwarnings("error:.* components are active")
+def test_no_collapse_where_there_is_nothing_to_find(X, estimator_class):
+    """The settings are not to blame: the linear model finds nothing either."""
+    vae = make(estimator_class, beta=1e4, learning_rate_init=0.05, max_iter=80, batch_size=10).fit(X)
+    assert (vae.transform(X).var(axis=0) < 0.01).all()
+
+
+@pytest.mark.parametrize("parameters", [{"init": "random"}, {"decoder": torch.nn.Linear(2, 6)}])
+def test_too_few_steps_from_random_weights(parameters):
+    X = sensors(320)
+    few = NormalVAETransformer(2, noise="shared", prior="normal", batch_size=32, max_iter=19, **parameters)
+    with pytest.warns(UserWarning, match="has 190 steps: 19 epochs of 320 rows in batches of 32.*max_iter") as caught:
+        few.fit(X)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few.set_params(max_iter=20).fit(X)
+        few.set_params(max_iter=1, warm_start=True).fit(X)
+        few.partial_fit(X)
+
+
+def test_few_steps_from_the_linear_model_are_enough():
+    """They are no worse than it is."""
+    X, later = sensors(), sensors(seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae = NormalVAETransformer(2, max_iter=1, random_state=0).fit(X)
+    assert r2(vae, later) > r2(PCA(2).fit(X), later) - 0.01
+
+
+def test_few_steps_of_a_model_of_which_the_mean_is_not_linear(digits):
+    """It begins at random weights in part."""
+    with pytest.warns(UserWarning, match="decoder does not begin at a linear model, and the fit has 12 steps"):
+        make(ContinuousBernoulliVAETransformer).fit(digits)
+
+
 def test_more_components_than_the_data_have_is_no_collapse():
     X = sensors()
     with warnings.catch_warnings():
@@ -314,10 +362,8 @@ def one_unit(rng):
     )
 
 
-def one_bad_entry(rng):
-    X = rng.normal(size=(500, 2)) @ LOADINGS[:2] + 0.3 * rng.normal(size=(500, 12))
-    X[7, 3] = 300
-    return X
+def two_factors(rng):
+    return rng.normal(size=(500, 2)) @ LOADINGS[:2] + 0.3 * rng.normal(size=(500, 12))
 
 
 def one_hot(rng):
@@ -342,17 +388,13 @@ EPOCHS = [15, pytest.param(None, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("max_iter", EPOCHS)
-@pytest.mark.parametrize(
-    ("rows", "n_components"), [(one_unit, 2), (one_bad_entry, 3), (one_hot, 7), (skewed_columns, 3)]
-)
+@pytest.mark.parametrize(("rows", "n_components"), [(one_unit, 2), (two_factors, 2), (one_hot, 7), (skewed_columns, 3)])
 def test_reconstructions_are_at_least_those_of_pca(rows, n_components, max_iter):
     X = rows(np.random.default_rng(0))
     later = rows(np.random.default_rng(1))
     if rows is skewed_columns:
         scaler = StandardScaler().fit(X)
         X, later = scaler.transform(X), scaler.transform(later)
-    if rows is one_bad_entry:
-        later = np.delete(later, 7, axis=0)
     vae, pca = NormalVAETransformer(n_components, max_iter=max_iter, random_state=0).fit(X), PCA(n_components).fit(X)
     assert r2(vae, later) >= r2(pca, later) - 0.01
 
@@ -366,11 +408,60 @@ def test_reconstructions_of_a_raw_table(max_iter):
     assert r2(vae, later) >= r2(pca, later) - 0.01
 
 
-def test_an_entry_that_hides_all_others_is_warned_of():
-    X = one_bad_entry(np.random.default_rng(0))
-    X[7, 3] = 1e5
-    with pytest.warns(UserWarning, match="Column 3 of X has .* look for extreme values in that column"):
-        NormalVAETransformer(3, max_iter=1, random_state=0).fit(X)
+@pytest.mark.parametrize(
+    "broken", [{(7, 3): 1e4}, {(7, 3): -1e10}, {(7, 3): 1e6, (20, 5): -1e4, (411, 0): 1e3}, {(7, 3): 400}]
+)
+@pytest.mark.filterwarnings("ignore:An entry of column . of X is")
+def test_broken_entries_do_not_hide_the_others(broken):
+    """PCA gives each a component; the VAE is as good as if they were not there."""
+    X, later = two_factors(np.random.default_rng(0)), two_factors(np.random.default_rng(1))
+    clean = NormalVAETransformer(2, max_iter=15, random_state=0).fit(X)
+    for place, value in broken.items():
+        X[place] = value
+    vae, pca = NormalVAETransformer(2, max_iter=15, random_state=0).fit(X), PCA(2).fit(X)
+
+    def left(model):
+        return np.square(later - model.inverse_transform(model.transform(later))).mean()
+
+    assert left(vae) < left(pca)
+    assert left(vae) < 1.1 * left(clean)
+    assert vae.score(later) > pca.score(later)
+
+
+def test_a_broken_entry_has_no_part_in_the_units():
+    X = np.repeat(two_factors(np.random.default_rng(0)), 2, axis=0)
+    others = np.delete(X[:, 3], 7)
+    X[7, 3] = 1e8
+    vae = NormalVAETransformer(2, noise="shared", max_iter=1, random_state=0)
+    with pytest.warns(UserWarning, match=r"entry of column 3 of X is 9.99e\+07 away .* standard deviation") as caught:
+        vae.fit(X)
+    assert caught[0].filename == __file__
+    centered = X - X.mean(axis=0)
+    centered[:, 3] = 0
+    mean_square = (np.square(centered).mean(axis=0).sum() + others.var()) / 12
+    np.testing.assert_allclose(vae.shift_[[2, 3]], [X[:, 2].mean(), others.mean()], rtol=1e-9)
+    assert vae.scale_ == pytest.approx(np.sqrt(mean_square), rel=1e-9)
+    # No other entry is clipped, nor are later ones of twice their distance.
+    farthest = max(np.abs(centered).max(), np.abs(others - others.mean()).max())
+    row = X.mean(axis=0)
+    row[3] = others.mean()
+    near, far, farther = row.copy(), row.copy(), row.copy()
+    near[0], far[0], farther[0] = row[0] + np.array([1.9, 2.1, 1e5]) * farthest
+    transformed = vae.transform([near, far, farther])
+    assert np.abs(transformed[1] - transformed[0]).max() > 1e-3
+    np.testing.assert_array_equal(transformed[1], transformed[2])
+
+
+@pytest.mark.parametrize("n_equal", [2, 499])
+def test_entries_that_are_not_alone_are_not_broken(n_equal):
+    """Twice the same value, or one of a column that is constant otherwise: that is what there is to learn."""
+    X = two_factors(np.random.default_rng(0))
+    X[:, 3] = X[:, 3] if n_equal == 2 else 1.0
+    X[[7] if n_equal == 499 else [7, 9], 3] = 40.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vae = NormalVAETransformer(2, noise="shared", max_iter=1, random_state=0).fit(X)
+    np.testing.assert_allclose(vae.shift_, X.mean(axis=0), rtol=1e-9)
 
 
 def test_two_columns_of_different_scales_are_warned_of():

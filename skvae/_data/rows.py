@@ -22,6 +22,7 @@ __all__ = [
     "center_and_spread",
     "check_float32",
     "extent",
+    "leave_out_broken_entries",
     "split_rows",
 ]
 
@@ -33,6 +34,9 @@ _LARGEST_SHIFT = 16
 
 # Up to this, differences from a shift and quotients by a scale stay within float32.
 _LARGEST_IN_FLOAT32 = LARGEST / 100
+
+# An entry is broken when it alone holds more than this share of the variance of its column. Few rows cannot say so.
+_BROKEN_SHARE, _FEWEST_ROWS = 0.99, 10
 
 # The types of which torch takes rows faster than NumPy.
 _SELECTED_BY_TORCH = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float32", "float64")]
@@ -311,10 +315,11 @@ def check_float32(X: NDArray[Any], name: str) -> None:
 
 def center_and_spread(
     X: NDArray[Any], index: NDArray[np.intp] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each column, computed in float64, a few rows at a time.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column, and how far an entry is from the mean at most.
 
-    Those of a constant column are the constant and 0, to the last bit.
+    They are computed in float64, a few rows at a time. Those of a constant column are the constant and 0, to the last
+    bit.
     """
     extent(X, index)
     n_rows = len(X) if index is None else len(index)
@@ -327,7 +332,36 @@ def center_and_spread(
     squares = np.zeros(X.shape[1])
     for block in blocks(X, index):
         squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
-    return mean, largest * np.sqrt(squares / n_rows)
+    return mean, largest * np.sqrt(squares / n_rows), np.maximum(high - mean, mean - low).astype(np.float64)
+
+
+def leave_out_broken_entries(
+    X: NDArray[Any],
+    index: NDArray[np.intp] | None,
+    columns: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return what `center_and_spread` says of the columns, without their broken entries.
+
+    An entry that alone holds nearly all of the variance of its column is broken, unless the others do not vary: there
+    it is what there is to learn.
+
+    Parameters
+    ----------
+    X, index
+        The data, and the rows that count.
+    columns : tuple of three ndarrays
+        What `center_and_spread` returned of them.
+    """
+    mean, spread, farthest = (values.copy() for values in columns)
+    n_rows = len(X) if index is None else len(index)
+    shares = np.square(farthest / np.where(spread > 0, spread, np.inf)) / max(n_rows - 1, 1)
+    for column in np.flatnonzero(shares > _BROKEN_SHARE) if n_rows >= _FEWEST_ROWS else ():
+        entries = np.concatenate([block[:, column].astype(np.float64) for block in blocks(X, index)])
+        others = np.delete(entries, np.abs(entries - mean[column]).argmax())
+        if np.ptp(others) > 0:
+            mean[column], spread[column] = others.mean(), others.std()
+            farthest[column] = np.abs(others - mean[column]).max()
+    return mean, spread, farthest
 
 
 def split_rows(n_samples: int, n_aside: int, seed: int) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
