@@ -125,8 +125,8 @@ class Plan:
         if n_steps < _FEWEST_STEPS:
             warn_user(
                 f"The decoder does not begin at a linear model, and the fit has {n_steps} steps: {self.n_epochs} "
-                f"epochs of {n_rows} rows in batches of {self.batch_size}. With fewer than {_FEWEST_STEPS} it learns little. "
-                f"Give more epochs (max_iter) or a smaller batch_size.",
+                f"epochs of {n_rows} rows in batches of {self.batch_size}. With fewer than {_FEWEST_STEPS} it learns "
+                f"little. Give more epochs (max_iter) or a smaller batch_size.",
                 UserWarning,
             )
 
