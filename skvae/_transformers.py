@@ -127,8 +127,8 @@ class NormalVAETransformer(BaseVAETransformer):
         The mean of each feature of the training rows.
     scale_ : float
         The root mean square of what is left. The likelihood works on ``(x - shift_) / scale_``. A broken entry, which
-        alone holds more than 99 % of the variance of its feature, has no part in `shift_` and `scale_`: a warning
-        names it, and the networks see it clipped.
+        alone holds more than 99 % of the variance of its feature and is more than twice as far from the mean as any
+        other of the table, has no part in `shift_` and `scale_`: a warning names it, and the networks see it clipped.
     noise_variance_ : float or ndarray of shape (n_features,)
         The variance of p(x | z), in the units of the data: of all features with ``noise="shared"``, of each with
         ``noise="feature"``. It is not there with ``noise="network"``.

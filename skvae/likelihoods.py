@@ -32,9 +32,6 @@ _LARGEST_RATIO = 100
 # How far data to go on training with may lie from those that the units come from, in these units, without a warning.
 _LARGEST_DISTANCE = 10
 
-# Where an entry is broken, what lies this many times as far from the mean as any other is clipped.
-_REACH = 2.0
-
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
 
@@ -142,8 +139,8 @@ class Likelihood(nn.Module):
         -------
         Units
             By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
-            An entry that alone holds nearly all of the variance of its feature has no part in them, and is clipped: to
-            twice the distance of the farthest other entry.
+            A broken entry, which alone holds nearly all of the variance of its feature and is twice as far away as any
+            other of the table, has no part in them and is clipped to that distance.
 
         Warns
         -----
@@ -151,15 +148,13 @@ class Likelihood(nn.Module):
             By default when the features differ by orders of magnitude, or when there is such an entry.
         """
         columns = center_and_spread(X, index)
-        mean, spread, farthest = leave_out_broken_entries(X, index, columns)
+        mean, spread, reach = leave_out_broken_entries(X, index, columns)
         _warn_of_different_scales(spread)
         scale = _root_mean_square(spread) or 1.0
-        broken = np.flatnonzero(farthest < columns[2])
-        if len(broken) == 0:
+        if reach is None:
             return Units(mean, scale)
-        _warn_of_broken_entries(broken, columns[2], spread)
-        reach = _REACH * float(farthest.max()) / scale
-        return Units(mean, scale, -reach, reach)
+        _warn_of_broken_entries(np.flatnonzero(columns[2] > reach), columns[2], spread)
+        return Units(mean, scale, -reach / scale, reach / scale)
 
     def begin_at(self, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.

@@ -36,7 +36,8 @@ _LARGEST_SHIFT = 16
 _LARGEST_IN_FLOAT32 = LARGEST / 100
 
 # An entry is broken when it alone holds more than this share of the variance of its column. Few rows cannot say so.
-_BROKEN_SHARE, _FEWEST_ROWS = 0.99, 10
+# It is this many times as far from the mean as any other of the table.
+_BROKEN_SHARE, _FEWEST_ROWS, _REACH = 0.99, 10, 2.0
 
 # The types of which torch takes rows faster than NumPy.
 _SELECTED_BY_TORCH = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float32", "float64")]
@@ -339,11 +340,11 @@ def leave_out_broken_entries(
     X: NDArray[Any],
     index: NDArray[np.intp] | None,
     columns: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return what `center_and_spread` says of the columns, without their broken entries.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float | None]:
+    """Return mean and standard deviation of each column without its broken entry, and beyond what entries are broken.
 
-    An entry that alone holds nearly all of the variance of its column is broken, unless the others do not vary: there
-    it is what there is to learn.
+    An entry is broken when it alone holds nearly all of the variance of its column, and is farther away than any other
+    entry of the table by a factor of two. Where the others of its column do not vary, it is what there is to learn.
 
     Parameters
     ----------
@@ -351,6 +352,13 @@ def leave_out_broken_entries(
         The data, and the rows that count.
     columns : tuple of three ndarrays
         What `center_and_spread` returned of them.
+
+    Returns
+    -------
+    mean, spread : ndarray of shape (n_features,), float64
+        Of the other entries.
+    reach : float or None
+        Twice the distance of the farthest of them. None says that no entry is broken.
     """
     mean, spread, farthest = (values.copy() for values in columns)
     n_rows = len(X) if index is None else len(index)
@@ -361,7 +369,11 @@ def leave_out_broken_entries(
         if np.ptp(others) > 0:
             mean[column], spread[column] = others.mean(), others.std()
             farthest[column] = np.abs(others - mean[column]).max()
-    return mean, spread, farthest
+    reach = _REACH * float(farthest.max())
+    broken = columns[2] > reach
+    if not broken.any():
+        return *columns[:2], None
+    return np.where(broken, mean, columns[0]), np.where(broken, spread, columns[1]), reach
 
 
 def split_rows(n_samples: int, n_aside: int, seed: int) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]]:
