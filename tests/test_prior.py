@@ -149,6 +149,10 @@ def _location_and_scale(vae, parameters):
     if vae.noise == "network":
         location, raw = parameters.chunk(2, dim=1)
         return location, vae.min_scale + nn.functional.softplus(raw)
+    if vae.noise == "feature":
+        likelihood = vae.module_.likelihood
+        raw = likelihood.level + likelihood.offsets + likelihood.slopes * parameters
+        return parameters, vae.min_scale + nn.functional.softplus(raw.detach().double())
     return parameters, torch.from_numpy(np.sqrt(np.broadcast_to(vae.noise_variance_, 6)) / vae.scale_)
 
 

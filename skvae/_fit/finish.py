@@ -41,8 +41,8 @@ _SMALLEST_ACTIVE = 0.01
 class CalibrateNoise(Hook):
     """The noise of each feature, from what its mean leaves under the posterior.
 
-    What it leaves of the training rows says how the features differ. Rows that were not trained on say how much more it
-    leaves of later rows, by one factor for all features.
+    What it leaves of the training rows says how the features differ, and how it depends on the mean. Rows that were not
+    trained on say how much more it leaves of later rows, by one factor for all features.
 
     Parameters
     ----------
@@ -60,32 +60,32 @@ class CalibrateNoise(Hook):
         run.model.likelihood.begin_training()
 
     def end_run(self, run: Run) -> None:
-        """Hand the mean squares of what is left to the likelihood."""
+        """Hand to the likelihood what is left."""
         likelihood = run.model.likelihood
         smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
-        first, stop = run.group.part(len(self._rows))
-        squares = _squares_left(run, self._rows.between(first, stop), self._seed + first)
-        mean_squares = (run.group.sum(squares.sum(0)) / len(self._rows)).clamp_min(smallest)
+        means, squares = _decoded(run, _some(self._rows, _MOST_ROWS, self._seed), self._seed)
+        mean_squares = squares.mean(0)
         noisy = mean_squares > smallest
         if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
-            left = _squares_left(run, self._held_out, self._seed)
+            _, left = _decoded(run, self._held_out, self._seed)
             ratio = (left[:, noisy] / mean_squares[noisy]).mean(1)
             # A row far away says nothing of the others.
             factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
-            mean_squares = torch.where(noisy, mean_squares * factor, mean_squares)
+            squares = torch.where(noisy, squares * factor, squares)
+        squares += (smallest - squares.mean(0)).clamp_min(0)
         with torch.no_grad():
-            likelihood.calibrate(mean_squares)
+            likelihood.calibrate(means, squares)
 
 
-def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
-    """Return the expected squares of what the decoded mean leaves of each entry, those of many rows in sums.
+def _decoded(run: Run, rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the expected decoded mean of each entry, and the expected square of what it leaves.
 
     The posterior is drawn from anew for each row: what is the same for all rows does not average out.
     """
     model = run.model
     generator = torch.Generator("cpu").manual_seed(seed)
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
-    blocks = [torch.zeros(0, model.n_features, dtype=torch.float64, device="cpu")]
+    blocks = []
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))):
             mean, std = model.posterior(batch.x)
@@ -93,9 +93,10 @@ def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
             points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
             z = mean + std * torch.cat([points, -points])
             decoded = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-            squares = (batch.x - decoded).square_().mean(0).cpu().double()
-            blocks.append(squares if len(rows) <= _MOST_ROWS else squares.sum(0, keepdim=True))
-    return torch.cat(blocks)
+            squares = (batch.x - decoded).square().mean(0)
+            blocks.append((decoded.mean(0).cpu().double(), squares.cpu().double()))
+    means, squares = zip(*blocks, strict=True)
+    return torch.cat(means), torch.cat(squares)
 
 
 class FitPrior(Hook):
