@@ -5,7 +5,6 @@ what the decoder puts out. It works on single entries, which are independent giv
 `Likelihood` and override `make_likelihood` in a subclass of an estimator.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -366,11 +365,11 @@ class NormalLikelihood(StoredModule, Likelihood):
             self.level.copy_(raw)
         return zeros
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """Take over weights; those of the first files have no slopes."""
-        if self.calibrates and "slopes" not in state_dict:
-            state_dict = {**state_dict, "slopes": torch.zeros_like(state_dict["offsets"])}
-        return super().load_state_dict(state_dict, *args, **options)
+    def _build(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        """Make the module anew; the first files have no slopes."""
+        if "offsets" in weights:
+            weights = {"slopes": torch.zeros_like(weights["offsets"])} | weights
+        super()._build(config, weights)
 
     def begin_training(self) -> None:
         """Put back one level for all features."""

@@ -28,8 +28,9 @@ _SMALLEST_VARIANCE = 1e-12
 # What is left of a row counts as at most this many times the median.
 _MOST_TIMES_MEDIAN = 10
 
-# Rows of which the latent components are looked at.
+# Rows of which the latent components are looked at, and entries of those of which the noise is, of at least so many.
 _MOST_ROWS = 10_000
+_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 1000
 
 # Rows of which is seen whether they vary more in one direction than in others, and by how much more than by chance.
 _MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
@@ -63,7 +64,8 @@ class CalibrateNoise(Hook):
         """Hand to the likelihood what is left."""
         likelihood = run.model.likelihood
         smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
-        means, squares = _decoded(run, _some(self._rows, _MOST_ROWS, self._seed), self._seed)
+        most = min(max(_MOST_ENTRIES // self._rows.n_features, _FEWEST_ROWS), _MOST_ROWS)
+        means, squares = _decoded(run, _some(self._rows, most, self._seed), self._seed)
         mean_squares = squares.mean(0)
         noisy = mean_squares > smallest
         if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
