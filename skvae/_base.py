@@ -117,8 +117,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        A warning says when most components have collapsed, and with a normal likelihood when columns differ in scale by
-        orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        A warning says when most components have collapsed, when a fit that begins at no linear model has too few steps,
+        and with a normal likelihood when columns differ in scale by orders of magnitude or an entry is out of all
+        proportion to its column. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -175,10 +176,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             given = Rows(X, units, device, read_often=True)
             rows = given.subset(index)
             held_out = given.subset(aside) if X_val is None else Rows(X_val, units, device, read_often=True)
-            if fitted is None:
-                begin_at_linear_model(vae, rows, seeds.split, group)
-
             plan = Plan.of_fit(self, len(rows))
+            if fitted is None and not begin_at_linear_model(vae, rows, seeds.split, group):
+                plan.warn_of_few_steps(len(rows))
+
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []

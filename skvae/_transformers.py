@@ -64,10 +64,12 @@ class NormalVAETransformer(BaseVAETransformer):
     noise : {"feature", "shared", "network"}, default="feature"
         Where the standard deviations of p(x | z) come from. ``"shared"`` is one for all features, as in probabilistic
         PCA. ``"feature"`` is the same in training, which keeps the mean of every feature; then each feature gets the
-        standard deviation of what its mean leaves, as in `FactorAnalysis`. How much it leaves of later rows is measured
-        on `X_val`, on the rows of early stopping, or without them on a tenth of the rows, at most 500, which are not
-        trained on. `partial_fit` trains one level and leaves the differences of the features as they are.
-        ``"network"`` is the decoder, for each row and feature.
+        standard deviation of what its mean leaves, as in `FactorAnalysis`, and one that grows or falls with the mean
+        where what is left does: with m the mean, it is ``min_scale + log(1 + exp(a + b m))`` with numbers a and b for
+        each feature, in units of `scale_`. How much the mean leaves of later rows is measured on `X_val`, on the rows
+        of early stopping, or without them on a tenth of the rows, at most 500, which are not trained on. `partial_fit`
+        trains one level and leaves the differences of the features as they are. ``"network"`` is the decoder, for each
+        row and feature.
     prior : {"normal", "mixture"}, default="mixture"
         What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`.
         ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
@@ -126,10 +128,13 @@ class NormalVAETransformer(BaseVAETransformer):
     shift_ : ndarray of shape (n_features,), float64
         The mean of each feature of the training rows.
     scale_ : float
-        The root mean square of what is left. The likelihood works on ``(x - shift_) / scale_``.
+        The root mean square of what is left. The likelihood works on ``(x - shift_) / scale_``. Broken entries have
+        no part in `shift_` and `scale_`: a few of a feature, one in a hundred at most, that hold more than 99 % of its
+        variance and are ten times as far away as all others. A warning names the feature, and the networks see them
+        clipped.
     noise_variance_ : float or ndarray of shape (n_features,)
         The variance of p(x | z), in the units of the data: of all features with ``noise="shared"``, of each with
-        ``noise="feature"``. It is not there with ``noise="network"``.
+        ``noise="feature"``, where its mean is that of the training rows. It is not there with ``noise="network"``.
     prior_ : GaussianMixture or None
         The distribution of the latent components in `sample` and `score_samples`; None is N(0, I).
     n_iter_ : int

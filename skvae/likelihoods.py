@@ -42,6 +42,9 @@ _GAIN = 12.0
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
 
+# Steps in which the noise of a feature is fitted to its mean, the largest of them, and how many rows hold it back.
+_N_SCORING, _LARGEST_STEP, _RIDGE = 10, 0.5, 10.0
+
 
 def _root_mean_square(values: NDArray[np.float64]) -> float:
     largest = float(values.max()) or 1.0
@@ -61,6 +64,19 @@ def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
             f"the VAE, and look for extreme values in that column.",
             UserWarning,
         )
+
+
+def _warn_of_broken_entries(
+    broken: NDArray[np.intp], farthest: NDArray[np.float64], spread: NDArray[np.float64]
+) -> None:
+    """Warn of columns that have an entry out of all proportion to their others."""
+    n_more = f", and {len(broken) - 1} more columns have such an entry" if len(broken) > 1 else ""
+    warn_user(
+        f"An entry of column {broken[0]} of X is {farthest[broken[0]]:.3g} away from the mean, where the others have a "
+        f"standard deviation of {spread[broken[0]]:.3g}{n_more}. The model leaves it out of shift_ and scale_, and "
+        f"sees it clipped. Look whether it is an error, and correct it or leave out its row.",
+        UserWarning,
+    )
 
 
 def _warn_of_other_units(summary: Summary, units: Units) -> None:
@@ -149,15 +165,21 @@ class Likelihood(nn.Module):
         -------
         Units
             By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
+            A broken entry, which alone holds nearly all of the variance of its feature and is twice as far away as any
+            other of the table, has no part in them and is clipped to that distance.
 
         Warns
         -----
         UserWarning
-            By default when the features differ by orders of magnitude.
+            By default when the features differ by orders of magnitude, or when there is such an entry.
         """
-        mean, spread = summary.mean_and_spread
+        mean, spread, reach = summary.leave_out_broken_entries()
         _warn_of_different_scales(spread)
-        return Units(mean, _root_mean_square(spread) or 1.0)
+        scale = _root_mean_square(spread) or 1.0
+        if reach is None:
+            return Units(mean, scale)
+        _warn_of_broken_entries(np.flatnonzero(summary.farthest > reach), summary.farthest, spread)
+        return Units(mean, scale, -reach / scale, reach / scale)
 
     def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
@@ -180,14 +202,14 @@ class Likelihood(nn.Module):
     def begin_training(self) -> None:
         """Take back what `calibrate` has set, before `fit` trains; by default nothing."""
 
-    def calibrate(self, mean_squares: Tensor) -> None:
+    def calibrate(self, means: Tensor, squares: Tensor) -> None:
         """Set what is left to set when training has ended; by default nothing.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64
-            The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood.
+        means, squares : Tensor of shape (n_samples, n_features), float64
+            The mean of each entry of training rows under the posterior, and the mean square of what is left of it, in
+            the units of the likelihood.
         """
 
     def check_fit(self, x: Tensor, parameters: Tensor) -> None:
@@ -312,8 +334,8 @@ class NormalLikelihood(StoredModule, Likelihood):
         Number of features.
     noise : {"feature", "shared", "network"}, default="feature"
         Where r comes from. ``"shared"`` is one for all features, a parameter of the likelihood. ``"feature"`` is the
-        same in training; then the standard deviation of each feature is set to what its mean leaves. ``"network"`` is
-        the decoder, which puts out one for each row and feature.
+        same in training; then that of each feature becomes a linear function of its mean, so that the standard
+        deviation is what the mean leaves. ``"network"`` is the decoder, which puts out one for each row and feature.
 
     Examples
     --------
@@ -334,12 +356,14 @@ class NormalLikelihood(StoredModule, Likelihood):
         if noise != "network":
             self.level = nn.Parameter(torch.zeros((), dtype=torch.float32, device="cpu"))
         if noise == "feature":
-            # What calibration adds to the level of all features. NumPy's zeros take no memory until they are read.
-            self.register_buffer("offsets", torch.from_numpy(np.zeros(n_features, np.float32)))
+            # What calibration adds to the level of all features: so much, and so many times the mean of the feature.
+            # NumPy's zeros take no memory until they are read.
+            for name in ("offsets", "slopes"):
+                self.register_buffer(name, torch.from_numpy(np.zeros(n_features, np.float32)))
 
     @property
     def scale(self) -> Tensor | None:
-        """The standard deviation of all features, or of each; None where the decoder gives it."""
+        """The standard deviation of all features, or of each at mean 0; None where the decoder gives it."""
         noise = self.config["noise"]
         if noise == "network":
             return None
@@ -371,20 +395,42 @@ class NormalLikelihood(StoredModule, Likelihood):
     def begin_training(self) -> None:
         """Put back one level for all features."""
         if self.calibrates:
-            self.get_buffer("offsets").zero_()
+            for name in ("offsets", "slopes"):
+                self.get_buffer(name).zero_()
 
-    def calibrate(self, mean_squares: Tensor) -> None:
-        """Set the standard deviation of each feature, with ``noise="feature"``.
+    def calibrate(self, means: Tensor, squares: Tensor) -> None:
+        """Set the standard deviation of each feature, with ``noise="feature"``: the likeliest r = a + b m.
+
+        Fisher's scoring finds it, from the mean square and b = 0 on. A feature at the lower bound keeps b = 0.
 
         Parameters
         ----------
-        mean_squares : Tensor of shape (n_features,), float64
-            The mean square of what is left of each feature when its mean is subtracted, over the training rows under
-            the posterior, in the units of the likelihood.
+        means, squares : Tensor of shape (n_samples, n_features), float64
+            The mean of each entry of training rows under the posterior, and the mean square of what is left of it, in
+            the units of the likelihood.
         """
-        if self.calibrates:
-            offsets = self.get_buffer("offsets")
-            offsets.copy_(self._raw(mean_squares).to(offsets.device) - self.level.detach())
+        if not self.calibrates:
+            return
+        raw = self._raw(squares.mean(0)).double()
+        lowest, slope = self._raw(torch.zeros_like(raw)).double(), torch.zeros_like(raw)
+        noisy = raw > lowest
+        for _ in range(_N_SCORING):
+            r = raw + slope * means
+            scale = self.config["min_scale"] - logsigmoid(-r)
+            rate = torch.sigmoid(r) / scale  # the derivative of log scale
+            weight, score = 2 * rate.square(), (squares / scale.square() - 1) * rate
+            total = weight.sum(0)
+            center = (weight * means).sum(0) / total
+            deviation = means - center
+            spread = (weight * deviation.square()).sum(0)
+            largest = _LARGEST_STEP / (spread / total).sqrt().clamp_min(1e-6)
+            by_slope = (score * deviation).sum(0) - _RIDGE * slope
+            slope_step = (by_slope / (spread + _RIDGE)).clamp(-largest, largest) * noisy
+            raw_step = (score.sum(0) / total).clamp(-_LARGEST_STEP, _LARGEST_STEP) * noisy
+            raw, slope = raw + raw_step - slope_step * center, slope + slope_step
+        offsets, slopes = self.get_buffer("offsets"), self.get_buffer("slopes")
+        offsets.copy_(torch.maximum(raw, lowest).float().to(offsets.device) - self.level.detach())
+        slopes.copy_(slope)
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""
@@ -407,9 +453,22 @@ class NormalLikelihood(StoredModule, Likelihood):
             Log densities, in nats.
         """
         scale = self.scale
-        if scale is None:
-            return ops.network_normal_log_prob(x, parameters.float(), self.config["min_scale"])
+        if scale is None or self._follows_mean:
+            return ops.network_normal_log_prob(x, self._with_noise(parameters), self.config["min_scale"])
         return ops.normal_log_prob(x, parameters.float(), scale)
+
+    @property
+    def _follows_mean(self) -> bool:
+        """Whether the noise of each feature depends on its mean, as calibration has set it."""
+        return self.calibrates and not self.training
+
+    def _with_noise(self, parameters: Tensor) -> Tensor:
+        """Return means, and values r after them."""
+        parameters = parameters.float()
+        if not self._follows_mean:
+            return parameters
+        raw = self.level + self.get_buffer("offsets") + self.get_buffer("slopes") * parameters
+        return torch.cat([parameters, raw], dim=-1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry.
@@ -424,7 +483,7 @@ class NormalLikelihood(StoredModule, Likelihood):
         Tensor of shape (..., n_features)
             Means, in the units of the likelihood.
         """
-        return self._location_and_scale(parameters)[0]
+        return parameters.float()[..., : self.config["n_features"]]
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry.
@@ -447,9 +506,9 @@ class NormalLikelihood(StoredModule, Likelihood):
 
     def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.scale
-        if scale is not None:
+        if scale is not None and not self._follows_mean:
             return parameters.float(), scale
-        location, raw = parameters.float().chunk(2, dim=-1)
+        location, raw = self._with_noise(parameters).chunk(2, dim=-1)
         return location, self.config["min_scale"] - logsigmoid(-raw)
 
 

@@ -149,6 +149,10 @@ def _location_and_scale(vae, parameters):
     if vae.noise == "network":
         location, raw = parameters.chunk(2, dim=1)
         return location, vae.min_scale + nn.functional.softplus(raw)
+    if vae.noise == "feature":
+        likelihood = vae.module_.likelihood
+        raw = likelihood.level + likelihood.offsets + likelihood.slopes * parameters
+        return parameters, vae.min_scale + nn.functional.softplus(raw.detach().double())
     return parameters, torch.from_numpy(np.sqrt(np.broadcast_to(vae.noise_variance_, 6)) / vae.scale_)
 
 
@@ -233,7 +237,7 @@ def test_the_prior_is_not_there_before_a_fit(estimator_class):
 def test_a_row_far_away(digits):
     X = digits.copy()
     X[7, 3] = 1e6
-    with pytest.warns(UserWarning, match="Column 3 of X has"):
+    with pytest.warns(UserWarning, match="An entry of column 3 of X is"):
         vae = make(NormalVAETransformer, prior="mixture", max_iter=10).fit(X)
     assert np.isfinite(vae.score_samples(X)).all()
     assert np.isfinite(vae.sample(100, random_state=0)).all()

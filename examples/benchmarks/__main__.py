@@ -54,7 +54,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the processes that are started
     warnings.simplefilter("ignore", ConvergenceWarning)
-    warnings.filterwarnings("ignore", message=".* components are active")  # after an epoch or two
+    # Timings take an epoch or two.
+    warnings.filterwarnings("ignore", message=".* components are active|The decoder does not begin at a linear model")
 
     path = arguments.output / "results" / "benchmarks.json"
     path.parent.mkdir(parents=True, exist_ok=True)

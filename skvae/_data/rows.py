@@ -32,6 +32,13 @@ _LARGEST_SHIFT = 16
 # Up to this, differences from a shift and quotients by a scale stay within float32.
 _LARGEST_IN_FLOAT32 = LARGEST / 100
 
+# Entries of a column are broken when they are this many times as far from its median as all others, and hold more than
+# this share of its variance. There is one at least, and one in so many rows at most; few rows cannot say so.
+_BROKEN_GAP, _BROKEN_SHARE, _ROWS_FOR_ONE, _FEWEST_ROWS = 10.0, 0.99, 100, 10
+
+# Broken entries are clipped to this many times the distance of the farthest of the others.
+_REACH = 2.0
+
 # The types of which torch takes rows faster than NumPy.
 _SELECTED_BY_TORCH = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float32", "float64")]
 
@@ -109,11 +116,27 @@ class Summary:
         smallest, largest = zip(*ends, strict=True)
         return np.concatenate(smallest), np.concatenate(largest)
 
-    @functools.cached_property
+    @property
     def mean_and_spread(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of each column over the rows to train on, in float64.
 
         Those of a constant column are the constant and 0, to the last bit.
+
+        Raises
+        ------
+        ValueError
+            When an entry of `X` is too large for float32.
+        """
+        return self._columns[:2]
+
+    @property
+    def farthest(self) -> NDArray[np.float64]:
+        """How far an entry of each column is from the mean at most, over the rows to train on."""
+        return self._columns[2]
+
+    @functools.cached_property
+    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each column, and the distance of its farthest entry.
 
         Raises
         ------
@@ -131,7 +154,37 @@ class Summary:
         squares = np.zeros(n_features)
         for block in blocks(self.X, self.index):
             squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
-        return mean, largest * np.sqrt(squares / self.n_rows)
+        farthest = np.maximum(high - mean, mean - low).astype(np.float64)
+        return mean, largest * np.sqrt(squares / self.n_rows), farthest
+
+    def leave_out_broken_entries(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float | None]:
+        """Return mean and standard deviation of each column without broken entries, and beyond what entries are broken.
+
+        Broken are a few entries of a column that hold nearly all of its variance and are far beyond its others, and
+        beyond those of the rest of the table. Where the others do not vary, they are what there is to learn.
+
+        Returns
+        -------
+        mean, spread : ndarray of shape (n_features,), float64
+            Of the other entries.
+        reach : float or None
+            Twice the distance of the farthest of them. None says that no entry is broken.
+        """
+        mean, spread, farthest = (values.copy() for values in self._columns)
+        most = max(self.n_rows // _ROWS_FOR_ONE, 1)
+        shares = most * np.square(farthest / np.where(spread > 0, spread, np.inf)) / self.n_rows
+        for column in np.flatnonzero(shares > _BROKEN_SHARE / 2) if self.n_rows >= _FEWEST_ROWS else ():
+            entries = np.concatenate([block[:, column].astype(np.float64) for block in blocks(self.X, self.index)])
+            others = _without_broken(entries, most)
+            if np.square(others - others.mean()).sum() < (1 - _BROKEN_SHARE) * self.n_rows * spread[column] ** 2:
+                mean[column], spread[column] = others.mean(), others.std()
+                farthest[column] = np.abs(others - mean[column]).max()
+        reach = _REACH * float(farthest.max())
+        broken = self.farthest > reach
+        if not broken.any():
+            return *self.mean_and_spread, None
+        all_means, all_spreads = self.mean_and_spread
+        return np.where(broken, mean, all_means), np.where(broken, spread, all_spreads), reach
 
     def check_float32(self) -> None:
         """Check that the entries are within float32; only floats wider than that are looked at.
@@ -365,6 +418,15 @@ def _is_shareable(X: NDArray[Any]) -> bool:
     # In one row or column, strides that torch refuses count as contiguous.
     strides = all(n >= 0 and n % X.dtype.itemsize == 0 for n in X.strides)
     return X.flags.c_contiguous and strides and X.flags.writeable and X.dtype.isnative
+
+
+def _without_broken(entries: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """Return the entries of a column without those, at most so many, that lie far beyond all others."""
+    distances = np.abs(entries - np.median(entries))
+    order = np.argsort(distances)
+    near, far = distances[order[-most - 1 : -1]], distances[order[-most:]]
+    gaps = np.flatnonzero((near > 0) & (far > _BROKEN_GAP * near))
+    return entries if len(gaps) == 0 else entries[order[: len(order) - most + gaps[0]]]
 
 
 def blocks(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Iterator[NDArray[Any]]:

@@ -1,5 +1,7 @@
 """What is set, and looked at, when training has ended, one small class each."""
 
+import math
+
 import numpy as np
 import sklearn
 import torch
@@ -26,8 +28,12 @@ _SMALLEST_VARIANCE = 1e-12
 # What is left of a row counts as at most this many times the median.
 _MOST_TIMES_MEDIAN = 10
 
-# Rows of which the latent components are looked at.
+# Rows of which the latent components are looked at, and entries of those of which the noise is, of at least so many.
 _MOST_ROWS = 10_000
+_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 1000
+
+# Rows of which is seen whether they vary more in one direction than in others, and by how much more than by chance.
+_MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
 
 # Rows of which is looked at whether the likelihood suits them.
 _MOST_DECODED = 500
@@ -39,8 +45,8 @@ _SMALLEST_ACTIVE = 0.01
 class CalibrateNoise(Hook):
     """The noise of each feature, from what its mean leaves under the posterior.
 
-    What it leaves of the training rows says how the features differ. Rows that were not trained on say how much more it
-    leaves of later rows, by one factor for all features.
+    What it leaves of the training rows says how the features differ, and how it depends on the mean. Rows that were not
+    trained on say how much more it leaves of later rows, by one factor for all features.
 
     Parameters
     ----------
@@ -56,32 +62,33 @@ class CalibrateNoise(Hook):
         run.model.likelihood.begin_training()
 
     def end_run(self, run: Run) -> None:
-        """Hand the mean squares of what is left to the likelihood."""
+        """Hand to the likelihood what is left."""
         likelihood = run.model.likelihood
         smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
-        first, stop = run.group.part(len(run.rows))
-        squares = _squares_left(run, run.rows.between(first, stop), run.seeds.finish + first)
-        mean_squares = (run.group.sum(squares.sum(0)) / len(run.rows)).clamp_min(smallest)
+        most = min(max(_MOST_ENTRIES // run.rows.n_features, _FEWEST_ROWS), _MOST_ROWS)
+        means, squares = _decoded(run, run.rows.sample(most, run.seeds.finish))
+        mean_squares = squares.mean(0)
         noisy = mean_squares > smallest
         if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
-            left = _squares_left(run, self._held_out, run.seeds.finish)
+            _, left = _decoded(run, self._held_out.sample(most, run.seeds.finish))
             ratio = (left[:, noisy] / mean_squares[noisy]).mean(1)
             # A row far away says nothing of the others.
             factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
-            mean_squares = torch.where(noisy, mean_squares * factor, mean_squares)
+            squares = torch.where(noisy, squares * factor, squares)
+        squares += (smallest - squares.mean(0)).clamp_min(0)
         with torch.no_grad():
-            likelihood.calibrate(mean_squares)
+            likelihood.calibrate(means, squares)
 
 
-def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
-    """Return the expected squares of what the decoded mean leaves of each entry, those of many rows in sums.
+def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return the expected decoded mean of each entry, and the expected square of what it leaves.
 
     The posterior is drawn from anew for each row: what is the same for all rows does not average out.
     """
     model = run.model
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(run.seeds.finish)
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
-    blocks = [torch.zeros(0, model.n_features, dtype=torch.float64, device="cpu")]
+    blocks = []
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))):
             mean, std = model.posterior(batch.x)
@@ -89,9 +96,10 @@ def _squares_left(run: Run, rows: Rows, seed: int) -> Tensor:
             points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
             z = mean + std * torch.cat([points, -points])
             decoded = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-            squares = (batch.x - decoded).square_().mean(0).cpu().double()
-            blocks.append(squares if len(rows) <= _MOST_ROWS else squares.sum(0, keepdim=True))
-    return torch.cat(blocks)
+            squares = (batch.x - decoded).square().mean(0)
+            blocks.append((decoded.mean(0).cpu().double(), squares.cpu().double()))
+    means, squares = zip(*blocks, strict=True)
+    return torch.cat(means), torch.cat(squares)
 
 
 class FitPrior(Hook):
@@ -111,20 +119,32 @@ class FitPrior(Hook):
 
 
 class CheckComponents(Hook):
-    """A warning when most components have collapsed."""
+    """A warning when most components have collapsed, although there is something to find."""
 
     def end_run(self, run: Run) -> None:
         """Warn."""
         mean, _ = encode(run)
         n_active = int((mean.var(axis=0) >= _SMALLEST_ACTIVE).sum())
         n_useful = min(run.model.n_components, run.model.n_features, len(run.rows) - 1)
-        if np.isfinite(mean).all() and 2 * n_active < n_useful:
+        if np.isfinite(mean).all() and 2 * n_active < n_useful and _has_structure(run):
             warn_user(
                 f"{n_active} of {run.model.n_components} components are active. The others have collapsed: they say "
                 f"nothing of the rows. Scale the columns, choose fewer n_components, a smaller min_scale or "
                 f"beta, or more epochs (max_iter).",
                 UserWarning,
             )
+
+
+def _has_structure(run: Run) -> bool:
+    r"""Return whether rows vary in one direction by more than white noise does in the direction where it varies most.
+
+    Of n rows of d features with white noise of variance v, that is about :math:`v (1 + \sqrt{d / n})^2`.
+    """
+    x = run.rows.sample(_MOST_STRUCTURE_ROWS, run.seeds.finish)[:].x.cpu()
+    x -= x.mean(0)
+    variances = torch.linalg.eigvalsh((x @ x.T).double() / len(x))
+    by_chance = float(variances.sum()) / run.model.n_features * (1 + math.sqrt(run.model.n_features / len(x))) ** 2
+    return float(variances[-1]) > _MORE_THAN_CHANCE * by_chance
 
 
 class CheckLikelihood(Hook):

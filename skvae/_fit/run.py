@@ -183,6 +183,7 @@ class Run:
                 f"batch_size={self.plan.batch_size} and {len(self.rows)} rows. Give more of them, or a module without "
                 f"BatchNorm."
             )
+        self.model.eval()  # also where no epoch is left
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
                 hook.begin_run(self)

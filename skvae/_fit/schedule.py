@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from skvae._data.checks import warn_user
+
 __all__ = ["Plan"]
 
 # Small data get small batches, so that an epoch has about as many steps as this.
@@ -16,6 +18,9 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 8, 128
 _N_STEPS = 10_000
 
 _FEWEST_EPOCHS, _MOST_EPOCHS = 10, 150
+
+# With fewer steps than this, a decoder that does not begin at a linear model is nearly always behind it.
+_FEWEST_STEPS = 200
 
 # The largest share of the weights beside a linear path that a step takes by default.
 _LARGEST_DECAY = 0.1
@@ -51,7 +56,13 @@ class Plan:
 
     @classmethod
     def of_fit(cls, estimator: Any, n_rows: int) -> "Plan":
-        """Return what the parameters of an estimator say of a fit to so many rows."""
+        """Return what the parameters of an estimator say of a fit to so many rows.
+
+        Raises
+        ------
+        ValueError
+            When a step would take more from a weight than there is.
+        """
         batch_size, n_epochs, decay = estimator.batch_size, estimator.max_iter, estimator.weight_decay
         if batch_size == "auto":
             batch_size = min(max(n_rows // _STEPS_PER_EPOCH, _SMALLEST_BATCH), _LARGEST_BATCH)
@@ -59,6 +70,11 @@ class Plan:
             n_epochs = math.ceil(_N_STEPS / math.ceil(n_rows / batch_size))
             n_epochs = min(max(n_epochs, _FEWEST_EPOCHS), _MOST_EPOCHS)
         rate = float(estimator.learning_rate_init)
+        if decay != "auto" and decay * rate > 1:
+            raise ValueError(
+                f"weight_decay={decay:g} times learning_rate_init={rate:g} is {decay * rate:g}, the share of a weight "
+                f"that a step takes away; expected 1 at most. Give a smaller weight_decay or learning_rate_init."
+            )
         return cls(
             int(n_epochs),
             int(batch_size),
@@ -74,6 +90,17 @@ class Plan:
         """Return the same for one epoch of a stream, of which nobody knows the length."""
         plan = dataclasses.replace(cls.of_fit(estimator, n_rows), n_epochs=1, schedule="constant")
         return dataclasses.replace(plan, weight_decay=0.0) if estimator.weight_decay == "auto" else plan
+
+    def warn_of_few_steps(self, n_rows: int) -> None:
+        """Warn when a fit to so many rows, whose decoder begins at no linear model, can hardly learn anything."""
+        n_steps = self.n_epochs * math.ceil(n_rows / self.batch_size)
+        if n_steps < _FEWEST_STEPS:
+            warn_user(
+                f"The decoder does not begin at a linear model, and the fit has {n_steps} steps: {self.n_epochs} "
+                f"epochs of {n_rows} rows in batches of {self.batch_size}. With fewer than {_FEWEST_STEPS} it learns "
+                f"little. Give more epochs (max_iter) or a smaller batch_size.",
+                UserWarning,
+            )
 
     def learning_rate_at(self, progress: float) -> float:
         """Return the step size when this share of all steps has been taken."""

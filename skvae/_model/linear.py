@@ -128,7 +128,7 @@ class _Moments:
         return x.T @ (x @ q)
 
 
-def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
+def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> bool:
     """Give a model whose networks have linear paths the posterior of a linear model of rows, and its mean.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
@@ -141,10 +141,15 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
         The model. Without linear paths it stays as it is.
     rows, seed, group
         As in `LinearModel.fit`.
+
+    Returns
+    -------
+    bool
+        Whether the mean is that of the linear model.
     """
     encoder, decoder = vae.encoder, vae.decoder
     if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
-        return
+        return False
     linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
     mean, components, noise = linear.mean, linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
@@ -155,6 +160,7 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> None:
     bias = vae.likelihood.begin_at(mean, noise)
     if bias is not None:
         decoder.begin_at(components.T, bias)
+    return bias is not None
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
