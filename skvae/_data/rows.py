@@ -36,6 +36,9 @@ _LARGEST_IN_FLOAT32 = LARGEST / 100
 # this share of its variance. There is one at least, and one in so many rows at most; few rows cannot say so.
 _BROKEN_GAP, _BROKEN_SHARE, _ROWS_FOR_ONE, _FEWEST_ROWS = 10.0, 0.99, 100, 10
 
+# Entries of columns that are held at once to look for them.
+_MOST_KEPT = 1 << 24
+
 # Broken entries are clipped to this many times the distance of the farthest of the others.
 _REACH = 2.0
 
@@ -172,9 +175,11 @@ class Summary:
         """
         mean, spread, farthest = (values.copy() for values in self._columns)
         most = max(self.n_rows // _ROWS_FOR_ONE, 1)
+        # Only a column that may have some is read again.
         shares = most * np.square(farthest / np.where(spread > 0, spread, np.inf)) / self.n_rows
-        for column in np.flatnonzero(shares > _BROKEN_SHARE / 2) if self.n_rows >= _FEWEST_ROWS else ():
-            entries = np.concatenate([block[:, column].astype(np.float64) for block in blocks(self.X, self.index)])
+        suspect = (shares > _BROKEN_SHARE / 2) & (self.n_rows >= _FEWEST_ROWS)
+        suspect &= farthest > _REACH * farthest.max(where=~suspect, initial=0)
+        for column, entries in self._entries(np.flatnonzero(suspect)):
             others = _without_broken(entries, most)
             if np.square(others - others.mean()).sum() < (1 - _BROKEN_SHARE) * self.n_rows * spread[column] ** 2:
                 mean[column], spread[column] = others.mean(), others.std()
@@ -185,6 +190,14 @@ class Summary:
             return *self.mean_and_spread, None
         all_means, all_spreads = self.mean_and_spread
         return np.where(broken, mean, all_means), np.where(broken, spread, all_spreads), reach
+
+    def _entries(self, columns: NDArray[np.intp]) -> Iterator[tuple[np.intp, NDArray[np.float64]]]:
+        """Yield columns and the entries of each, as many in one pass over the rows as fit into memory."""
+        step = max(1, _MOST_KEPT // self.n_rows)
+        for start in range(0, len(columns), step):
+            some = columns[start : start + step]
+            kept = np.concatenate([block[:, some].astype(np.float64) for block in blocks(self.X, self.index)])
+            yield from zip(some, kept.T, strict=True)
 
     def check_float32(self) -> None:
         """Check that the entries are within float32; only floats wider than that are looked at.
