@@ -550,6 +550,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
 
     def __init__(self, data_range: tuple[float, float] | None = None, min_scale: float = 1 / 64) -> None:
         super().__init__(data_range=data_range, min_scale=min_scale)
+        self.smallest_scale = min_scale
         self.register_buffer("gain", torch.ones((), dtype=torch.float32, device="cpu"))
 
     def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor:
