@@ -173,9 +173,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 likelihood.check_values(Summary(X_val, name="X_val"), units, purpose="validate")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
-            given = Rows(X, units, device, read_often=True)
+            clipping = group.broadcast(likelihood.training_units(summary, units))
+            given = Rows(X, clipping, device, read_often=True)
             rows = given.subset(index)
-            held_out = given.subset(aside) if X_val is None else Rows(X_val, units, device, read_often=True)
+            held_out = given.subset(aside) if X_val is None else Rows(X_val, clipping, device, read_often=True)
             plan = Plan.of_fit(self, len(rows))
             if fitted is None and not begin_at_linear_model(vae, rows, seeds.split, group):
                 plan.warn_of_few_steps(len(rows))
@@ -238,7 +239,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
-            rows = Rows(X, units, device, read_often=True)
+            rows = Rows(X, group.broadcast(likelihood.training_units(summary, units)), device, read_often=True)
             if fitted is None:
                 begin_at_linear_model(vae, rows, seeds.split, group)
             plan = Plan.of_partial_fit(self, len(rows))

@@ -5,6 +5,7 @@ what the decoder puts out. It works on single entries, which are independent giv
 `Likelihood` and override `make_likelihood` in a subclass of an estimator.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ _LARGEST_RATIO = 100
 _LARGEST_DISTANCE, _SMALLEST_SPREAD = 10, 0.1
 
 # The fewest rows that say how little data vary.
-_FEWEST_ROWS = 8
+_FEWEST_ROWS_OF_SPREAD = 8
 
 # Squared distances from the mean are at least this share of the variance where a continuous Bernoulli suits the data.
 _SMALLEST_RATIO = 0.25
@@ -66,22 +67,31 @@ def _warn_of_different_scales(spread: NDArray[np.float64]) -> None:
         )
 
 
-def _warn_of_broken_entries(
-    broken: NDArray[np.intp], farthest: NDArray[np.float64], spread: NDArray[np.float64]
-) -> None:
-    """Warn of columns that have an entry out of all proportion to their others."""
-    n_more = f", and {len(broken) - 1} more columns have such an entry" if len(broken) > 1 else ""
+def _warn_of_broken_entries(summary: Summary, advice: str) -> None:
+    """Warn of columns that have entries out of all proportion to their others."""
+    farthest, others = summary.columns.farthest, summary.without_broken_entries
+    broken = np.flatnonzero(farthest > others.farthest)
+    if len(broken) == 0:
+        return
+    column, n_more = broken[0], len(broken) - 1
+    more = f", and {n_more} more column{' has' if n_more == 1 else 's have'} such entries" if n_more else ""
     warn_user(
-        f"An entry of column {broken[0]} of X is {farthest[broken[0]]:.3g} away from the mean, where the others have a "
-        f"standard deviation of {spread[broken[0]]:.3g}{n_more}. The model leaves it out of shift_ and scale_, and "
-        f"sees it clipped. Look whether it is an error, and correct it or leave out its row.",
+        f"An entry of column {column} of X is {farthest[column]:.3g} away from the mean, where the others have a "
+        f"standard deviation of {others.spread[column]:.3g}{more}. It has no part in shift_ and scale_, and training "
+        f"sees it clipped. Look whether it is an error, and {advice}",
         UserWarning,
     )
 
 
+def _ends_of_others(summary: Summary) -> tuple[float, float]:
+    """Return the smallest and the largest entry of all rows that is not broken."""
+    others = summary.without_broken_entries
+    return float(others.low.min()), float(others.high.max())
+
+
 def _warn_of_other_units(summary: Summary, units: Units) -> None:
     """Warn when data to go on training with are nothing like those that the units come from."""
-    mean, spread = summary.mean_and_spread
+    mean, spread, *_ = summary.without_broken_entries
     distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
     relative_spread = _root_mean_square(spread) / units.scale
     if distance > _LARGEST_DISTANCE:
@@ -91,7 +101,7 @@ def _warn_of_other_units(summary: Summary, units: Units) -> None:
             f"that are like the later ones, or scale all of them ahead of the VAE.",
             UserWarning,
         )
-    elif summary.n_rows >= _FEWEST_ROWS and 0 < relative_spread < _SMALLEST_SPREAD:
+    elif summary.n_rows >= _FEWEST_ROWS_OF_SPREAD and 0 < relative_spread < _SMALLEST_SPREAD:
         warn_user(
             f"The rows of X vary {relative_spread:.3g} times as much as scale_={units.scale:.3g} says, which an "
             f"earlier call has learned. The model hardly sees how they differ. Look for extreme values in the rows of "
@@ -165,21 +175,41 @@ class Likelihood(nn.Module):
         -------
         Units
             By default ``(x - shift) / scale`` with the mean of each feature and the root mean square of what is left.
-            A broken entry, which alone holds nearly all of the variance of its feature and is twice as far away as any
-            other of the table, has no part in them and is clipped to that distance.
+            Broken entries have no part in them: a few of a feature that hold nearly all of its variance, and are far
+            beyond its others and twice as far away as any other of the table.
 
         Warns
         -----
         UserWarning
-            By default when the features differ by orders of magnitude, or when there is such an entry.
+            By default when the features differ by orders of magnitude.
         """
-        mean, spread, reach = summary.leave_out_broken_entries()
+        mean, spread, *_ = summary.without_broken_entries
         _warn_of_different_scales(spread)
-        scale = _root_mean_square(spread) or 1.0
-        if reach is None:
-            return Units(mean, scale)
-        _warn_of_broken_entries(np.flatnonzero(summary.farthest > reach), summary.farthest, spread)
-        return Units(mean, scale, -reach / scale, reach / scale)
+        return Units(mean, _root_mean_square(spread) or 1.0)
+
+    def training_units(self, summary: Summary, units: Units) -> Units:
+        """Return the units with what they clip in training and validation, so that no broken entry decides them.
+
+        Parameters
+        ----------
+        summary : Summary
+            What is known of the training data.
+        units : Units
+            The units in which the model works, learned from these data or from earlier ones.
+
+        Returns
+        -------
+        Units
+            By default they clip what is more than twice as far from the shift as any entry that is not broken.
+
+        Warns
+        -----
+        UserWarning
+            By default when there are broken entries.
+        """
+        _warn_of_broken_entries(summary, "correct it or leave out its row.")
+        reach = summary.reach(units.shift) / units.scale
+        return dataclasses.replace(units, low=max(units.low, -reach), high=min(units.high, reach))
 
     def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor | None:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
@@ -578,7 +608,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Parameters
         ----------
         summary : Summary
-            What is known of the training data. The range is that of all rows: those that are set aside lie in it too.
+            What is known of the training data. The range is that of all rows, those that are set aside too, without
+            broken entries.
 
         Returns
         -------
@@ -588,8 +619,33 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         if self.config["data_range"] is not None:
             low, high = self.config["data_range"]
         else:
-            low, high = summary.extent
+            low, high = _ends_of_others(summary)
         return Units(low, high - low or 1.0, 0.0, 1.0)
+
+    def training_units(self, summary: Summary, units: Units) -> Units:
+        """Return the units as they are: they clip to the range.
+
+        Parameters
+        ----------
+        summary : Summary
+            What is known of the training data.
+        units : Units
+            The units in which the model works.
+
+        Returns
+        -------
+        Units
+            `units`.
+
+        Warns
+        -----
+        UserWarning
+            When a learned range has no room for broken entries.
+        """
+        if self.config["data_range"] is None:
+            advice = "correct it, leave out its row, or give data_range=(low, high) that holds it."
+            _warn_of_broken_entries(summary, advice)
+        return units
 
     def in_support(self, summary: Summary, units: Units) -> NDArray[np.bool_]:
         """Return which rows lie in the range.
@@ -637,8 +693,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         units : Units
             The units in which the model works.
         purpose : {"train", "continue", "validate", "use"}
-            What they are for. Data to go on training with are not clipped. Of data to validate with, a warning says how
-            many rows are.
+            What they are for. Data to go on training with are not clipped, but for broken entries. Of data to validate
+            with, a warning says how many rows are.
 
         Raises
         ------
@@ -659,7 +715,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             if purpose == "validate":
                 self._warn_of_clipping(summary, units)
             return
-        smallest, largest = summary.extent
+        smallest, largest = _ends_of_others(summary) if data_range is None else summary.extent
         lowest, highest = self._ends(units, summary.X.dtype)
         if lowest <= smallest and largest <= highest:
             return

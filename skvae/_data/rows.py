@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from skvae._data.checks import LARGEST
 
 __all__ = [
     "Batch",
+    "Columns",
     "Rows",
     "Summary",
     "Units",
@@ -32,15 +33,12 @@ _LARGEST_SHIFT = 16
 # Up to this, differences from a shift and quotients by a scale stay within float32.
 _LARGEST_IN_FLOAT32 = LARGEST / 100
 
-# Entries of a column are broken when they are this many times as far from its median as all others, and hold more than
-# this share of its variance. There is one at least, and one in so many rows at most; few rows cannot say so.
-_BROKEN_GAP, _BROKEN_SHARE, _ROWS_FOR_ONE, _FEWEST_ROWS = 10.0, 0.99, 100, 10
+# Entries of a column are broken when they are this many times as far from its median as all others, hold more than this
+# share of its variance, and are this many times as far from its mean as all others of the table are from theirs.
+_BROKEN_GAP, _BROKEN_SHARE, _REACH = 10.0, 0.99, 2.0
 
-# Entries of columns that are held at once to look for them.
-_MOST_KEPT = 1 << 24
-
-# Broken entries are clipped to this many times the distance of the farthest of the others.
-_REACH = 2.0
+# Of so many rows one entry of a column may be broken; of fewer one as well, but of very few none can be told.
+_ROWS_FOR_ONE_BROKEN, _FEWEST_ROWS_WITH_BROKEN = 100, 10
 
 # The types of which torch takes rows faster than NumPy.
 _SELECTED_BY_TORCH = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float32", "float64")]
@@ -66,6 +64,28 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+class Columns(NamedTuple):
+    """What is known of the columns of a table.
+
+    Attributes
+    ----------
+    mean, spread : ndarray of shape (n_features,), float64
+        Mean and standard deviation over the rows to train on.
+    low, high : ndarray of shape (n_features,), float64
+        The smallest and the largest entry of all rows.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def farthest(self) -> NDArray[np.float64]:
+        """How far an entry of each column is from the mean at most."""
+        return np.maximum(self.high - self.mean, self.mean - self.low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +150,11 @@ class Summary:
         ValueError
             When an entry of `X` is too large for float32.
         """
-        return self._columns[:2]
-
-    @property
-    def farthest(self) -> NDArray[np.float64]:
-        """How far an entry of each column is from the mean at most, over the rows to train on."""
-        return self._columns[2]
+        return self.columns[:2]
 
     @functools.cached_property
-    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of each column, and the distance of its farthest entry.
+    def columns(self) -> Columns:
+        """Mean and standard deviation of each column over the rows to train on, and the ends of all rows.
 
         Raises
         ------
@@ -157,47 +172,61 @@ class Summary:
         squares = np.zeros(n_features)
         for block in blocks(self.X, self.index):
             squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
-        farthest = np.maximum(high - mean, mean - low).astype(np.float64)
-        return mean, largest * np.sqrt(squares / self.n_rows), farthest
+        if self.index is not None:
+            for block in blocks(self.X, np.delete(np.arange(len(self.X)), self.index)):
+                low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+        spread = largest * np.sqrt(squares / self.n_rows)
+        return Columns(mean, spread, low.astype(np.float64), high.astype(np.float64))
 
-    def leave_out_broken_entries(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float | None]:
-        """Return mean and standard deviation of each column without broken entries, and beyond what entries are broken.
+    @functools.cached_property
+    def without_broken_entries(self) -> Columns:
+        """What is known of the columns without broken entries, which the rows that are set aside may have as well.
 
         Broken are a few entries of a column that hold nearly all of its variance and are far beyond its others, and
-        beyond those of the rest of the table. Where the others do not vary, they are what there is to learn.
-
-        Returns
-        -------
-        mean, spread : ndarray of shape (n_features,), float64
-            Of the other entries.
-        reach : float or None
-            Twice the distance of the farthest of them. None says that no entry is broken.
+        beyond all others of the table. Where the others do not vary, they are what there is to learn.
         """
-        mean, spread, farthest = (values.copy() for values in self._columns)
-        most = max(self.n_rows // _ROWS_FOR_ONE, 1)
-        # Only a column that may have some is read again.
-        shares = most * np.square(farthest / np.where(spread > 0, spread, np.inf)) / self.n_rows
-        suspect = (shares > _BROKEN_SHARE / 2) & (self.n_rows >= _FEWEST_ROWS)
-        suspect &= farthest > _REACH * farthest.max(where=~suspect, initial=0)
-        for column, entries in self._entries(np.flatnonzero(suspect)):
-            others = _without_broken(entries, most)
-            if np.square(others - others.mean()).sum() < (1 - _BROKEN_SHARE) * self.n_rows * spread[column] ** 2:
-                mean[column], spread[column] = others.mean(), others.std()
-                farthest[column] = np.abs(others - mean[column]).max()
-        reach = _REACH * float(farthest.max())
-        broken = self.farthest > reach
-        if not broken.any():
-            return *self.mean_and_spread, None
-        all_means, all_spreads = self.mean_and_spread
-        return np.where(broken, mean, all_means), np.where(broken, spread, all_spreads), reach
+        columns = self.columns
+        if len(self.X) < _FEWEST_ROWS_WITH_BROKEN:
+            return columns
+        farthest, others = columns.farthest, Columns(*(values.copy() for values in columns))
+        most = max(len(self.X) // _ROWS_FOR_ONE_BROKEN, 1)
+        # Of the others no column is read: the entries that may be broken hold too little of its variance.
+        suspect = most * np.square(farthest) > _BROKEN_SHARE / 2 * self.n_rows * np.square(columns.spread)
+        learned: list[np.intp] = []
+        for column in np.argsort(-farthest):
+            entries = self._without_broken(column, most) if suspect[column] else None
+            if entries is None:
+                break  # no later column is beyond twice this one
+            for values, value in zip(others, entries, strict=True):
+                values[column] = value
+            learned.append(column)
+        for column in reversed(learned):
+            if farthest[column] <= _REACH * others.farthest.max():
+                for values, all_values in zip(others, columns, strict=True):
+                    values[column] = all_values[column]
+        return others
 
-    def _entries(self, columns: NDArray[np.intp]) -> Iterator[tuple[np.intp, NDArray[np.float64]]]:
-        """Yield columns and the entries of each, as many in one pass over the rows as fit into memory."""
-        step = max(1, _MOST_KEPT // self.n_rows)
-        for start in range(0, len(columns), step):
-            some = columns[start : start + step]
-            kept = np.concatenate([block[:, some].astype(np.float64) for block in blocks(self.X, self.index)])
-            yield from zip(some, kept.T, strict=True)
+    def _without_broken(self, column: np.intp, most: int) -> tuple[float, float, float, float] | None:
+        """Return mean, spread and ends of a column without at most so many entries; None where all of them count."""
+        entries = self.X[:, column].astype(np.float64)
+        distances = np.abs(entries - np.median(entries))
+        order = np.argsort(distances)
+        near, far = distances[order[-most - 1 : -1]], distances[order[-most:]]
+        gaps = np.flatnonzero((near > 0) & (far > _BROKEN_GAP * near))
+        if len(gaps) == 0:
+            return None
+        counts = np.ones(len(entries), bool)
+        counts[order[len(order) - most + gaps[0] :]] = False
+        others = entries[counts]
+        trained = others if self.index is None else entries[self.index][counts[self.index]]
+        if others.var() * len(others) >= (1 - _BROKEN_SHARE) * entries.var() * len(entries) or len(trained) == 0:
+            return None
+        return trained.mean(), trained.std(), others.min(), others.max()
+
+    def reach(self, shift: float | NDArray[np.float64]) -> float:
+        """Return twice the distance from the shift of the farthest entry that is not broken."""
+        others = self.without_broken_entries
+        return _REACH * float(np.maximum(np.abs(others.low - shift), np.abs(others.high - shift)).max())
 
     def check_float32(self) -> None:
         """Check that the entries are within float32; only floats wider than that are looked at.
@@ -431,15 +460,6 @@ def _is_shareable(X: NDArray[Any]) -> bool:
     # In one row or column, strides that torch refuses count as contiguous.
     strides = all(n >= 0 and n % X.dtype.itemsize == 0 for n in X.strides)
     return X.flags.c_contiguous and strides and X.flags.writeable and X.dtype.isnative
-
-
-def _without_broken(entries: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Return the entries of a column without those, at most so many, that lie far beyond all others."""
-    distances = np.abs(entries - np.median(entries))
-    order = np.argsort(distances)
-    near, far = distances[order[-most - 1 : -1]], distances[order[-most:]]
-    gaps = np.flatnonzero((near > 0) & (far > _BROKEN_GAP * near))
-    return entries if len(gaps) == 0 else entries[order[: len(order) - most + gaps[0]]]
 
 
 def blocks(X: NDArray[Any], index: NDArray[np.intp] | None = None) -> Iterator[NDArray[Any]]:
