@@ -1,5 +1,6 @@
 """What a fit does when nothing is said: noise, steps, warnings, and never worse than the linear model."""
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.split import split_rows
 from skvae._fit import schedule
+from skvae._fit.run import Seeds
 from skvae._fit.schedule import Plan
 from skvae.likelihoods import NormalLikelihood
 
@@ -519,15 +521,71 @@ def test_a_broken_entry_has_no_part_in_the_units():
     mean_square = (np.square(centered).mean(axis=0).sum() + others.var()) / 12
     np.testing.assert_allclose(vae.shift_[[2, 3]], [X[:, 2].mean(), others.mean()], rtol=1e-9)
     assert vae.scale_ == pytest.approx(np.sqrt(mean_square), rel=1e-9)
-    # No other entry is clipped, nor are later ones of twice their distance.
-    farthest = max(np.abs(centered).max(), np.abs(others - others.mean()).max())
-    row = X.mean(axis=0)
-    row[3] = others.mean()
-    near, far, farther = row.copy(), row.copy(), row.copy()
-    near[0], far[0], farther[0] = row[0] + np.array([1.9, 2.1, 1e5]) * farthest
-    transformed = vae.transform([near, far, farther])
-    assert np.abs(transformed[1] - transformed[0]).max() > 1e-3
-    np.testing.assert_array_equal(transformed[1], transformed[2])
+
+
+def test_scores_tell_apart_what_training_sees_clipped():
+    X = two_factors(np.random.default_rng(0))
+    X[7, 3] = 1e4
+    with pytest.warns(UserWarning, match="An entry of column 3 of X is"):
+        vae = NormalVAETransformer(2, max_iter=2, random_state=0).fit(X)
+    rows = np.repeat(X[:1], 5, axis=0)
+    rows[:, 3] = 10, 30, 100, 1e4, 1e5
+    assert (np.diff(vae.score_samples(rows)) < -100).all()
+
+
+@pytest.mark.parametrize("where", ["set aside", "X_val"])
+def test_a_broken_entry_does_not_decide_early_stopping(where):
+    """It counts as one at twice the distance of the farthest, which is not broken."""
+    X, X_val = two_factors(np.random.default_rng(0)), two_factors(np.random.default_rng(1))
+    vae = NormalVAETransformer(2, early_stopping=True, n_iter_no_change=3, tol=1e9, random_state=0)
+    index, aside = split_rows(vae, len(X), Seeds.draw(0).split, calibrates=True)
+    rows, row, validation = (X, aside[0], {}) if where == "set aside" else (X_val, 0, {"X_val": X_val})
+    trained = X[index] if where == "set aside" else X
+    farthest = np.abs((X if where == "set aside" else trained) - trained.mean(axis=0)).max()
+    rows[row, 3] = trained[:, 3].mean() + 1.999 * farthest
+    near = vae.fit(X, **validation)
+    expected, shift, scale = near.history_["validation_elbo"], near.shift_, near.scale_
+    rows[row, 3] = 1e9
+    with contextlib.nullcontext() if validation else pytest.warns(UserWarning, match=r"column 3 of X is 1e\+09 away"):
+        vae.fit(X, **validation)
+    np.testing.assert_allclose(vae.history_["validation_elbo"], expected, rtol=5e-3)
+    np.testing.assert_allclose(vae.shift_, shift, rtol=1e-9)
+    assert vae.scale_ == pytest.approx(scale, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*did not improve|.*max_iter")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_learned_range_has_no_room_for_broken_entries(digits, early_stopping):
+    X = digits.copy()
+    X[7, 3] = X[9, 5] = 9999
+    vae = make(ContinuousBernoulliVAETransformer, early_stopping=early_stopping, max_iter=2)
+    with pytest.warns(UserWarning, match="column 3 of X .* and 1 more column has such entries.* give data_range"):
+        vae.fit(X)
+    assert (vae.shift_, vae.scale_) == (0, 16)
+    np.testing.assert_array_equal(np.flatnonzero(np.isneginf(vae.score_samples(X))), [7, 9])
+    assert r2(vae, digits) > r2(make(ContinuousBernoulliVAETransformer, max_iter=2).fit(digits), digits) - 0.01
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(ContinuousBernoulliVAETransformer, data_range=(0, 9999), max_iter=1).fit(X).scale_ == 9999
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+@pytest.mark.parametrize("first", ["broken", "clean"])
+def test_training_goes_on_with_a_broken_entry(estimator_class, digits, method, first):
+    """One warning says so and no other, and the model is about that of the clean rows."""
+    X = digits.copy()
+    X[7, 3] = 1e6
+    vae, clean = (make_plain(estimator_class, warm_start=True, max_iter=1) for _ in range(2))
+    getattr(clean, method)(digits)
+    getattr(clean, method)(digits)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        getattr(vae, method)(X if first == "broken" else digits)
+        getattr(vae, method)(X)
+    assert [str(warning.message)[:22] for warning in caught] == ["An entry of column 3 o"] * (
+        2 if first == "broken" else 1
+    )
+    assert vae.score(digits) == pytest.approx(clean.score(digits), abs=1)
 
 
 @pytest.mark.parametrize("kind", ["many", "near", "constant otherwise", "small"])

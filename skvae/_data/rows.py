@@ -210,13 +210,14 @@ class Summary:
         """Return mean, spread and ends of a column without at most so many entries; None where all of them count."""
         entries = self.X[:, column].astype(np.float64)
         distances = np.abs(entries - np.median(entries))
-        order = np.argsort(distances)
-        near, far = distances[order[-most - 1 : -1]], distances[order[-most:]]
+        order = np.argpartition(distances, -most - 1)[-most - 1 :]
+        order = order[np.argsort(distances[order])]
+        near, far = distances[order[:-1]], distances[order[1:]]
         gaps = np.flatnonzero((near > 0) & (far > _BROKEN_GAP * near))
         if len(gaps) == 0:
             return None
         counts = np.ones(len(entries), bool)
-        counts[order[len(order) - most + gaps[0] :]] = False
+        counts[order[gaps[0] + 1 :]] = False
         others = entries[counts]
         trained = others if self.index is None else entries[self.index][counts[self.index]]
         if others.var() * len(others) >= (1 - _BROKEN_SHARE) * entries.var() * len(entries) or len(trained) == 0:
