@@ -118,8 +118,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """Fit the autoencoder to the rows of `X`.
 
         A warning says when most components have collapsed, when a fit that begins at no linear model has too few steps,
-        and with a normal likelihood when columns differ in scale by orders of magnitude or an entry is out of all
-        proportion to its column. When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        when an entry is out of all proportion to its column, and with a normal likelihood when columns differ in scale
+        by orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -130,7 +130,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             Not used, present for API consistency by convention.
         X_val : array-like of shape (n_val_samples, n_features), default=None
             Validation data. Its ELBO is recorded after each epoch. With early stopping, and to calibrate the noise, it
-            takes the place of a part of `X`.
+            takes the place of a part of `X`. With a normal likelihood its entries count as no further from the mean than
+            twice the farthest of `X` that is not broken.
 
         Returns
         -------

@@ -129,9 +129,10 @@ class NormalVAETransformer(BaseVAETransformer):
         The mean of each feature of the training rows.
     scale_ : float
         The root mean square of what is left. The likelihood works on ``(x - shift_) / scale_``. Broken entries have
-        no part in `shift_` and `scale_`: a few of a feature, one in a hundred at most, that hold more than 99 % of its
-        variance and are ten times as far away as all others. A warning names the feature, and the networks see them
-        clipped.
+        no part in `shift_` and `scale_`: a few of a feature that hold more than 99 % of its variance, and are ten times
+        as far away as its others and twice as far as all others of the table. There is at most one in a hundred rows,
+        or one in fewer rows, and none in fewer than ten. A warning names the feature. Training sees them clipped;
+        `transform` and `score_samples` see them as they are.
     noise_variance_ : float or ndarray of shape (n_features,)
         The variance of p(x | z), in the units of the data: of all features with ``noise="shared"``, of each with
         ``noise="feature"``, where its mean is that of the training rows. It is not there with ``noise="network"``.
@@ -309,10 +310,10 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. A value outside it, beyond rounding, is an error. None learns the range of
-        the training data. Later values outside a learned range are clipped
-        on their way to the encoder and have the density 0, a score of -inf. In training that goes on from a fitted
-        model (`partial_fit`, or `fit` with `warm_start`), which must not lose data, they are an error. In `X_val` they
-        are clipped with a warning.
+        the training data. Later values outside a learned range are clipped on their way to the encoder and have the
+        density 0, a score of -inf. In training that goes on from a fitted model (`partial_fit`, or `fit` with
+        `warm_start`), which must not lose data, they are an error. In `X_val` they are clipped with a warning. So are
+        broken entries in training, a few of a feature that are far beyond all others, of which no range is learned.
     min_scale : float, default=1/64
         About the smallest standard deviation of p(x | z), as a share of the range. It bounds the logits softly, at 1 /
         min_scale, and so the density at the ends of the range.

@@ -558,7 +558,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
     ----------
     data_range : tuple of two floats, default=None
         (low, high), the range of the data. None learns it: from the smallest to the largest entry of the training
-        data.
+        data that is not broken.
     min_scale : float, default=1/64
         About the smallest standard deviation :math:`s_{\min}` of an entry, as a share of the range. It bounds the
         density at the ends of the range, where it has no bound otherwise.

@@ -139,22 +139,11 @@ class Summary:
         smallest, largest = zip(*ends, strict=True)
         return np.concatenate(smallest), np.concatenate(largest)
 
-    @property
-    def mean_and_spread(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of each column over the rows to train on, in float64.
-
-        Those of a constant column are the constant and 0, to the last bit.
-
-        Raises
-        ------
-        ValueError
-            When an entry of `X` is too large for float32.
-        """
-        return self.columns[:2]
-
     @functools.cached_property
     def columns(self) -> Columns:
         """Mean and standard deviation of each column over the rows to train on, and the ends of all rows.
+
+        Mean and standard deviation of a constant column are the constant and 0, to the last bit.
 
         Raises
         ------
