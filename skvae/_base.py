@@ -130,8 +130,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             Not used, present for API consistency by convention.
         X_val : array-like of shape (n_val_samples, n_features), default=None
             Validation data. Its ELBO is recorded after each epoch. With early stopping, and to calibrate the noise, it
-            takes the place of a part of `X`. With a normal likelihood its entries count as no further from the mean than
-            twice the farthest of `X` that is not broken.
+            takes the place of a part of `X`. With a normal likelihood its entries count as no further from the mean
+            than twice the farthest of `X` that is not broken.
 
         Returns
         -------

@@ -179,7 +179,7 @@ class Summary:
             return columns
         farthest, others = columns.farthest, Columns(*(values.copy() for values in columns))
         most = max(len(self.X) // _ROWS_FOR_ONE_BROKEN, 1)
-        # Of the others no column is read: the entries that may be broken hold too little of its variance.
+        # The other columns are not read: so few entries cannot hold so much of their variance.
         suspect = most * np.square(farthest) > _BROKEN_SHARE / 2 * self.n_rows * np.square(columns.spread)
         learned: list[np.intp] = []
         for column in np.argsort(-farthest):
@@ -214,7 +214,18 @@ class Summary:
         return trained.mean(), trained.std(), others.min(), others.max()
 
     def reach(self, shift: float | NDArray[np.float64]) -> float:
-        """Return twice the distance from the shift of the farthest entry that is not broken."""
+        """Return what entries are clipped to where none is to decide all: a distance from a shift.
+
+        Parameters
+        ----------
+        shift : float or ndarray of shape (n_features,)
+            One number, or one for each feature.
+
+        Returns
+        -------
+        float
+            Twice the distance of the farthest entry of all rows that is not broken.
+        """
         others = self.without_broken_entries
         return _REACH * float(np.maximum(np.abs(others.low - shift), np.abs(others.high - shift)).max())
 
