@@ -541,10 +541,10 @@ def test_a_broken_entry_does_not_decide_early_stopping(where):
     index, aside = split_rows(vae, len(X), Seeds.draw(0).split, calibrates=True)
     rows, row, validation = (X, aside[0], {}) if where == "set aside" else (X_val, 0, {"X_val": X_val})
     trained = X[index] if where == "set aside" else X
-    farthest = np.abs((X if where == "set aside" else trained) - trained.mean(axis=0)).max()
+    farthest = np.abs(X - trained.mean(axis=0)).max()
     rows[row, 3] = trained[:, 3].mean() + 1.999 * farthest
-    near = vae.fit(X, **validation)
-    expected, shift, scale = near.history_["validation_elbo"], near.shift_, near.scale_
+    vae.fit(X, **validation)
+    expected, shift, scale = vae.history_["validation_elbo"], vae.shift_, vae.scale_
     rows[row, 3] = 1e9
     with contextlib.nullcontext() if validation else pytest.warns(UserWarning, match=r"column 3 of X is 1e\+09 away"):
         vae.fit(X, **validation)
@@ -553,7 +553,7 @@ def test_a_broken_entry_does_not_decide_early_stopping(where):
     assert vae.scale_ == pytest.approx(scale, rel=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:.*did not improve|.*max_iter")
+@pytest.mark.filterwarnings("ignore:Early stopping did not set in")
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_learned_range_has_no_room_for_broken_entries(digits, early_stopping):
     X = digits.copy()
@@ -582,9 +582,8 @@ def test_training_goes_on_with_a_broken_entry(estimator_class, digits, method, f
         warnings.simplefilter("always")
         getattr(vae, method)(X if first == "broken" else digits)
         getattr(vae, method)(X)
-    assert [str(warning.message)[:22] for warning in caught] == ["An entry of column 3 o"] * (
-        2 if first == "broken" else 1
-    )
+    assert len(caught) == (2 if first == "broken" else 1)
+    assert all("An entry of column 3 of X is" in str(warning.message) for warning in caught)
     assert vae.score(digits) == pytest.approx(clean.score(digits), abs=1)
 
 
