@@ -12,9 +12,10 @@ from skvae._data.checks import warn_user
 from skvae._data.rows import Rows
 from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
+from skvae._model.linear import LinearModel
 from skvae._model.prior import fit_mixture
 
-__all__ = ["CalibrateNoise", "CheckComponents", "CheckLikelihood", "FitPrior"]
+__all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior"]
 
 # Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
 _MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
@@ -30,13 +31,14 @@ _MOST_TIMES_MEDIAN = 10
 
 # Rows of which the latent components are looked at, and entries of those of which the noise is, of at least so many.
 _MOST_ROWS = 10_000
-_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 1000
+_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 200
 
 # Rows of which is seen whether they vary more in one direction than in others, and by how much more than by chance.
 _MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
 
-# Rows of which is looked at whether the likelihood suits them.
-_MOST_DECODED = 500
+# Rows that are reconstructed to see how much of their variance is kept, and by how much less it may be than the linear
+# model keeps of all training rows.
+_MOST_RECONSTRUCTED, _LARGEST_LOSS = 1000, 0.02
 
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
@@ -147,15 +149,33 @@ def _has_structure(run: Run) -> bool:
     return float(variances[-1]) > _MORE_THAN_CHANCE * by_chance
 
 
-class CheckLikelihood(Hook):
-    """A warning when the likelihood does not suit the rows."""
+class CheckReconstructions(Hook):
+    """A warning when reconstructions of the training rows are worse than those of the linear model.
+
+    Parameters
+    ----------
+    linear : LinearModel
+        Where training has begun.
+    """
+
+    def __init__(self, linear: LinearModel) -> None:
+        self._linear = linear
 
     def end_run(self, run: Run) -> None:
-        """Ask the likelihood."""
-        model, rows = run.model, run.rows.sample(_MOST_DECODED, run.seeds.finish)
+        """Warn."""
+        model, rows = run.model, run.rows.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        left, total = 0.0, 0.0
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            for batch in rows.blocks(_MOST_DECODED):
-                model.likelihood.check_fit(batch.x, model.decoder(model.posterior(batch.x)[0]))
+            for batch in rows.blocks(max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))):
+                decoded = model.decode(model.posterior(batch.x)[0])
+                left += float((batch.x - decoded).square().sum())
+                total += float((batch.x - self._linear.mean.to(batch.x)).square().sum())
+        if total > 0 and 1 - left / total < self._linear.explained - _LARGEST_LOSS:
+            warn_user(
+                f"Reconstructions of training rows keep {1 - left / total:.3g} of the variance, where PCA with as many "
+                f"components keeps {self._linear.explained:.3g}. {model.likelihood.remedy}",
+                UserWarning,
+            )
 
 
 def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
