@@ -1,5 +1,6 @@
 """What a fit does when nothing is said: noise, steps, warnings, and never worse than the linear model."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -123,6 +124,65 @@ def test_noise_that_grows_with_the_mean():
     loss = (0.5 * squares[:, :3] / scale.square() + scale.log()).sum(0) + 5 * best[1].square()
     (slope,) = torch.autograd.grad(loss.sum(), best)
     assert slope.abs().max() < 1e-3 * len(means)
+
+
+def loss_of_noise(likelihood, means, squares):
+    """Return what is minimal when the noise of each feature is likeliest, without the ridge."""
+    raw = likelihood._raw_at(means.float()).double()
+    scale = 0.02 + torch.nn.functional.softplus(raw)
+    return (0.5 * squares / scale.square() + scale.log()).mean(0).detach()
+
+
+@pytest.mark.parametrize("kind", ["t(2)", "Cauchy", "counts", "binary", "few"])
+def test_noise_that_follows_the_mean_makes_no_feature_less_likely(kind):
+    rng = np.random.default_rng(0)
+    n_rows = 20 if kind == "few" else 2000
+    draw = {
+        "t(2)": lambda: rng.standard_t(2, size=(n_rows, 20)),
+        "Cauchy": lambda: rng.standard_cauchy(size=(n_rows, 20)),
+        "counts": lambda: rng.poisson(0.05, size=(n_rows, 20)) * 5.0,
+        "binary": lambda: (rng.random((n_rows, 20)) < 0.1) * 3.0,
+        "few": lambda: rng.normal(size=(n_rows, 20)),
+    }[kind]
+    means, squares = torch.from_numpy(draw()).clamp(-1e5, 1e5), torch.from_numpy(draw() ** 2).clamp_max(1e9)
+    likelihood = NormalLikelihood(0.02, 20)
+    with torch.no_grad():
+        likelihood.calibrate(means, squares)
+        found = loss_of_noise(likelihood, means, squares)
+        likelihood.slopes.zero_()
+        likelihood.offsets.copy_(likelihood._raw(squares.mean(0)) - likelihood.level)
+        assert (found <= loss_of_noise(likelihood, means, squares) + 1e-4).all()
+
+
+def test_noise_stays_what_it_is_beyond_the_means_of_training():
+    rng = np.random.default_rng(0)
+    means = torch.from_numpy(rng.uniform(-1, 2, size=(5000, 1)))
+    true = torch.nn.functional.softplus
+    squares = ((0.02 + true(0.5 + means)) * torch.from_numpy(rng.normal(size=(5000, 1)))).square()
+    likelihood = NormalLikelihood(0.02, 1)
+    with torch.no_grad():
+        likelihood.calibrate(means, squares)
+        at = torch.tensor([[-100.0], [-1], [0], [2], [100]])
+        scales = torch.exp(-likelihood.log_prob(at, at)) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(scales[[0, 4]], scales[[1, 3]], rtol=1e-3)
+    torch.testing.assert_close(scales[1:4], 0.02 + true(0.5 + at[1:4]), rtol=0.05, atol=0)
+
+
+def test_partial_fit_goes_on_with_the_noise_that_a_fit_has_found():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(2000, 1))
+    X = z * np.array([1.0, 3, -3, 2]) + 0.3 * np.exp(0.7 * z) * rng.normal(size=(2000, 4))
+    vae = NormalVAETransformer(1, prior="normal", max_iter=10, random_state=0).fit(X)
+    likelihood, score = vae.module_.likelihood, vae.score(X)
+    slopes = likelihood.slopes.clone()
+    copied = pickle.loads(pickle.dumps(vae))
+    assert copied.score(X) == score
+    for _ in range(5):
+        vae.partial_fit(X)
+    torch.testing.assert_close(vae.module_.likelihood.slopes, slopes)
+    assert vae.score(X) > score - 0.02
+    # What it trains is what it scores.
+    assert vae.history_["elbo"][-1] == pytest.approx(vae.score(X), abs=0.1)
 
 
 def test_the_noise_of_a_row_follows_its_mean():
