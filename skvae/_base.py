@@ -32,7 +32,7 @@ from skvae._data.fingerprint import Identity
 from skvae._data.rows import Rows, Summary, Units
 from skvae._data.split import split_rows
 from skvae._fit.context import fitting
-from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckReconstructions, FitPrior
+from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckReconstructions, FitPrior, KeepBetter
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
@@ -185,6 +185,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
+            hooks += [KeepBetter(vae, held_out)] if likelihood.calibrates and linear is not None else []
             hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
             hooks += [FitPrior()] if self.prior == "mixture" else []
             hooks += [CheckReconstructions(linear)] if linear is not None else []

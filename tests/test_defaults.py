@@ -219,6 +219,39 @@ def test_a_row_far_away_among_those_set_aside_does_not_decide_the_noise():
     assert (odd.noise_variance_ < 1.5 * plain.noise_variance_).all()
 
 
+# Rows that were set aside decide whether training has helped
+
+
+def test_a_start_that_training_makes_worse_comes_back():
+    """With a signal far below the noise the networks learn what is peculiar to the training rows."""
+    rng = np.random.default_rng(0)
+    X = 0.15 * rng.normal(size=(600, 3)) @ rng.normal(size=(3, 100)) + rng.normal(size=(600, 100))
+    X, later = X[:300], X[300:]
+    parameters = {"prior": "normal", "weight_decay": 0.0, "max_iter": 60, "random_state": 0}
+    vae = NormalVAETransformer(3, **parameters).fit(X)
+    trained = NormalVAETransformer(3, noise="shared", **parameters).fit(X)
+    assert r2(trained, later) < r2(PCA(3).fit(X), later) - 0.05
+    assert r2(vae, later) > r2(PCA(3).fit(X), later) - 0.01
+    # It is the linear model to the last bit: the networks beside the paths are 0.
+    assert not vae.module_.decoder.last_layer.weight.any()
+    assert not vae.module_.encoder.last_layer.weight.any()
+    assert len(vae.history_["elbo"]) == 60
+
+
+def test_training_that_helps_is_kept():
+    vae = NormalVAETransformer(2, max_iter=20, random_state=0).fit(sensors())
+    assert vae.module_.decoder.last_layer.weight.any()
+
+
+def test_a_fit_that_goes_on_does_not_go_back():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 40))
+    vae = NormalVAETransformer(3, prior="normal", max_iter=10, warm_start=True, random_state=0).fit(X)
+    assert not vae.module_.decoder.last_layer.weight.any()
+    vae.fit(X)
+    assert vae.module_.decoder.last_layer.weight.any()
+
+
 # Rows that are set aside
 
 

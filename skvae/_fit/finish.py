@@ -14,8 +14,10 @@ from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
 from skvae._model.linear import LinearModel
 from skvae._model.prior import fit_mixture
+from skvae._model.stored import copy_weights
+from skvae._model.vae import VAE
 
-__all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior"]
+__all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
 # Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
 _MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
@@ -42,6 +44,44 @@ _MOST_RECONSTRUCTED, _LARGEST_LOSS = 1000, 0.02
 
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
+
+
+class KeepBetter(Hook):
+    """The linear model where training has made nothing better of it: held-out rows decide.
+
+    Parameters
+    ----------
+    model : VAE
+        The model as it begins, at the linear one.
+    held_out : Rows
+        Rows that were not trained on. A few say nothing.
+    """
+
+    def __init__(self, model: VAE, held_out: Rows) -> None:
+        self._start, self._held_out = copy_weights(model.state_dict()), held_out
+
+    def end_run(self, run: Run) -> None:
+        """Put back the weights of the start if they reconstruct the held-out rows better."""
+        if len(self._held_out) < _FEWEST_HELD_OUT:
+            return
+        model, rows = run.model, self._held_out.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        trained, errors = copy_weights(model.state_dict()), _square_errors(model, rows)
+        model.load_state_dict(self._start)
+        start_errors = _square_errors(model, rows)
+        most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
+        is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
+        if not run.group.broadcast(is_better):
+            model.load_state_dict(trained)
+
+
+def _square_errors(model: VAE, rows: Rows) -> Tensor:
+    """Return the mean square of what the reconstruction of each row leaves."""
+    step = max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        errors = [
+            (batch.x - model.decode(model.posterior(batch.x)[0])).square().mean(1).cpu() for batch in rows.blocks(step)
+        ]
+    return torch.cat(errors).double()
 
 
 class CalibrateNoise(Hook):
@@ -163,17 +203,15 @@ class CheckReconstructions(Hook):
 
     def end_run(self, run: Run) -> None:
         """Warn."""
-        model, rows = run.model, run.rows.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
-        left, total = 0.0, 0.0
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            for batch in rows.blocks(max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))):
-                decoded = model.decode(model.posterior(batch.x)[0])
-                left += float((batch.x - decoded).square().sum())
-                total += float((batch.x - self._linear.mean.to(batch.x)).square().sum())
-        if total > 0 and 1 - left / total < self._linear.explained - _LARGEST_LOSS:
+        rows = run.rows.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        left = float(_square_errors(run.model, rows).mean())
+        mean = self._linear.mean
+        total = sum(float((batch.x.cpu().double() - mean).square().sum()) for batch in rows.blocks(_MOST_RECONSTRUCTED))
+        kept = 1 - left * len(rows) * rows.n_features / total if total > 0 else 1.0
+        if kept < self._linear.explained - _LARGEST_LOSS and _has_structure(run):
             warn_user(
-                f"Reconstructions of training rows keep {1 - left / total:.3g} of the variance, where PCA with as many "
-                f"components keeps {self._linear.explained:.3g}. {model.likelihood.remedy}",
+                f"Reconstructions of training rows keep {kept:.3g} of the variance, where PCA with as many components "
+                f"keeps {self._linear.explained:.3g}. {run.model.likelihood.remedy}",
                 UserWarning,
             )
 
