@@ -32,7 +32,7 @@ from skvae._data.fingerprint import Identity
 from skvae._data.rows import Rows, Summary, Units
 from skvae._data.split import split_rows
 from skvae._fit.context import fitting
-from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckLikelihood, FitPrior
+from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckReconstructions, FitPrior, KeepBetter
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
@@ -117,9 +117,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        A warning says when most components have collapsed, when a fit that begins at no linear model has too few steps,
-        when an entry is out of all proportion to its column, and with a normal likelihood when columns differ in scale
-        by orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
+        A warning says when reconstructions are worse than those of the linear model, when most components have
+        collapsed, when a fit that begins at no linear model has too few steps, when an entry is out of all proportion to
+        its column, and with a normal likelihood when columns differ in scale by orders of magnitude. When it raises,
+        also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
@@ -179,15 +180,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             rows = given.subset(index)
             held_out = given.subset(aside) if X_val is None else Rows(X_val, clipping, device, read_often=True)
             plan = Plan.of_fit(self, len(rows))
-            if fitted is None and not begin_at_linear_model(vae, rows, seeds.split, group):
+            linear = begin_at_linear_model(vae, rows, seeds.split, group) if fitted is None else None
+            if fitted is None and linear is None:
                 plan.warn_of_few_steps(len(rows))
 
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
+            hooks += [KeepBetter(vae, held_out)] if likelihood.calibrates and linear is not None else []
             hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
             hooks += [FitPrior()] if self.prior == "mixture" else []
-            hooks += [CheckComponents(), CheckLikelihood(), Progress(bool(self.verbose)), callbacks, saving]
+            hooks += [CheckReconstructions(linear)] if linear is not None else []
+            hooks += [CheckComponents(), Progress(bool(self.verbose)), callbacks, saving]
             run = Run(vae, rows, seeds, group, plan, history=self._history(fitted), hooks=hooks)
             saving.restore(run)
             run.train()

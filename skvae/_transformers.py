@@ -55,9 +55,10 @@ class NormalVAETransformer(BaseVAETransformer):
         Probability in [0, 1) with which a dense hidden unit is zeroed in training.
     init : {"pca", "random"}, default="pca"
         Where training begins. ``"pca"`` puts a linear map beside each built-in network and begins at probabilistic PCA
-        [2]_ of the training rows: the ELBO before the first step is the log likelihood of that model. ``"random"`` is
-        the networks alone, with random weights. Modules of your own get no linear map, and neither does a built-in
-        network beside one.
+        [2]_ of the training rows: the ELBO before the first step is the log likelihood of that model. Where the rows
+        that are set aside for the noise are reconstructed better by the model as it began than by the trained one, it
+        comes back. ``"random"`` is the networks alone, with random weights. Modules of your own get no linear map, and
+        neither does a built-in network beside one.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.

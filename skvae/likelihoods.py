@@ -18,6 +18,7 @@ from skvae import distributions
 from skvae._data.checks import warn_user
 from skvae._data.rows import Summary, Units
 from skvae._model import ops
+from skvae._model.scale import fit_scale
 from skvae._model.stored import StoredModule
 
 __all__ = ["ContinuousBernoulliLikelihood", "Likelihood", "NormalLikelihood", "Summary", "Units"]
@@ -34,17 +35,11 @@ _LARGEST_DISTANCE, _SMALLEST_SPREAD = 10, 0.1
 # The fewest rows that say how little data vary.
 _FEWEST_ROWS_OF_SPREAD = 8
 
-# Squared distances from the mean are at least this share of the variance where a continuous Bernoulli suits the data.
-_SMALLEST_RATIO = 0.25
-
 # The logit of a continuous Bernoulli changes by so much with its mean in the middle of the range.
 _GAIN = 12.0
 
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
-
-# Steps in which the noise of a feature is fitted to its mean, the largest of them, and how many rows hold it back.
-_N_SCORING, _LARGEST_STEP, _RIDGE = 10, 0.5, 10.0
 
 
 def _root_mean_square(values: NDArray[np.float64]) -> float:
@@ -126,6 +121,8 @@ class Likelihood(nn.Module):
         Whether a training step with it can be recorded as a CUDA graph: it must not read numbers back from the device.
     smallest_scale : float
         The smallest standard deviation with which a fit may begin, in the units of the likelihood.
+    remedy : str
+        What to do when reconstructions are worse than those of the linear model, for the warning of it.
     calibrates : bool
         Whether `calibrate` does anything. Then `fit` sets rows aside, and tells it what is left of them as well.
 
@@ -158,6 +155,7 @@ class Likelihood(nn.Module):
     n_parameters: int = 1
     capturable: bool = False
     smallest_scale: float = 0.0
+    remedy: str = "Try more epochs (max_iter), a smaller learning_rate_init, or a smaller beta."
     calibrates: bool = False
 
     def __init__(self) -> None:
@@ -240,17 +238,6 @@ class Likelihood(nn.Module):
         means, squares : Tensor of shape (n_samples, n_features), float64
             The mean of each entry of training rows under the posterior, and the mean square of what is left of it, in
             the units of the likelihood.
-        """
-
-    def check_fit(self, x: Tensor, parameters: Tensor) -> None:
-        """Warn when the distribution does not suit the data, when training has ended; by default never.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, n_features)
-            Some training rows, in the units of the likelihood.
-        parameters : Tensor of shape (n_samples, n_parameters * n_features)
-            What the decoder puts out at the posterior means of these rows.
         """
 
     def check_values(self, summary: Summary, units: Units, *, purpose: Purpose) -> None:
@@ -386,10 +373,19 @@ class NormalLikelihood(StoredModule, Likelihood):
         if noise != "network":
             self.level = nn.Parameter(torch.zeros((), dtype=torch.float32, device="cpu"))
         if noise == "feature":
-            # What calibration adds to the level of all features: so much, and so many times the mean of the feature.
-            # NumPy's zeros take no memory until they are read.
-            for name in ("offsets", "slopes"):
+            # What calibration adds to the level of all features: so much, and so many times the mean of the feature
+            # within what it was in training. NumPy's zeros take no memory until they are read.
+            for name in ("offsets", "slopes", "lowest", "highest"):
                 self.register_buffer(name, torch.from_numpy(np.zeros(n_features, np.float32)))
+        self._follows_mean = False
+
+    def get_extra_state(self) -> bool:
+        """Return whether the noise of each feature follows its mean, which is saved with the weights."""
+        return self._follows_mean
+
+    def set_extra_state(self, state: bool) -> None:
+        """Take over what `get_extra_state` returned."""
+        self._follows_mean = bool(state)
 
     @property
     def scale(self) -> Tensor | None:
@@ -397,8 +393,13 @@ class NormalLikelihood(StoredModule, Likelihood):
         noise = self.config["noise"]
         if noise == "network":
             return None
-        raw = self.level if noise == "shared" else self.level + self.get_buffer("offsets")
+        raw = self.level if noise == "shared" else self._raw_at(torch.zeros_like(self.get_buffer("offsets")))
         return self.config["min_scale"] - logsigmoid(-raw)
+
+    def _raw_at(self, means: Tensor) -> Tensor:
+        """Return r of each feature where it has this mean."""
+        within = means.clamp(self.get_buffer("lowest"), self.get_buffer("highest"))
+        return self.level + self.get_buffer("offsets") + self.get_buffer("slopes") * within
 
     def begin_at(self, mean: Tensor, noise_variance: float) -> Tensor:
         """Begin at a linear model, probabilistic PCA, of which the decoder has the components.
@@ -425,13 +426,15 @@ class NormalLikelihood(StoredModule, Likelihood):
     def begin_training(self) -> None:
         """Put back one level for all features."""
         if self.calibrates:
+            self._follows_mean = False
             for name in ("offsets", "slopes"):
                 self.get_buffer(name).zero_()
 
     def calibrate(self, means: Tensor, squares: Tensor) -> None:
         """Set the standard deviation of each feature, with ``noise="feature"``: the likeliest r = a + b m.
 
-        Fisher's scoring finds it, from the mean square and b = 0 on. A feature at the lower bound keeps b = 0.
+        Beyond the means that are given, r stays what it is at the nearest of them. A feature at the lower bound has
+        b = 0.
 
         Parameters
         ----------
@@ -442,25 +445,14 @@ class NormalLikelihood(StoredModule, Likelihood):
         if not self.calibrates:
             return
         raw = self._raw(squares.mean(0)).double()
-        lowest, slope = self._raw(torch.zeros_like(raw)).double(), torch.zeros_like(raw)
-        noisy = raw > lowest
-        for _ in range(_N_SCORING):
-            r = raw + slope * means
-            scale = self.config["min_scale"] - logsigmoid(-r)
-            rate = torch.sigmoid(r) / scale  # the derivative of log scale
-            weight, score = 2 * rate.square(), (squares / scale.square() - 1) * rate
-            total = weight.sum(0)
-            center = (weight * means).sum(0) / total
-            deviation = means - center
-            spread = (weight * deviation.square()).sum(0)
-            largest = _LARGEST_STEP / (spread / total).sqrt().clamp_min(1e-6)
-            by_slope = (score * deviation).sum(0) - _RIDGE * slope
-            slope_step = (by_slope / (spread + _RIDGE)).clamp(-largest, largest) * noisy
-            raw_step = (score.sum(0) / total).clamp(-_LARGEST_STEP, _LARGEST_STEP) * noisy
-            raw, slope = raw + raw_step - slope_step * center, slope + slope_step
-        offsets, slopes = self.get_buffer("offsets"), self.get_buffer("slopes")
-        offsets.copy_(torch.maximum(raw, lowest).float().to(offsets.device) - self.level.detach())
-        slopes.copy_(slope)
+        found, slopes = fit_scale(means, squares, raw, self.config["min_scale"])
+        noisy = raw > self._raw(torch.zeros_like(raw))
+        offsets = self.get_buffer("offsets")
+        offsets.copy_(torch.where(noisy, found, raw).float().to(offsets.device) - self.level.detach())
+        self.get_buffer("slopes").copy_(torch.where(noisy, slopes, 0))
+        self.get_buffer("lowest").copy_(means.amin(0))
+        self.get_buffer("highest").copy_(means.amax(0))
+        self._follows_mean = True
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""
@@ -482,23 +474,20 @@ class NormalLikelihood(StoredModule, Likelihood):
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        scale = self.scale
-        if scale is None or self._follows_mean:
-            return ops.network_normal_log_prob(x, self._with_noise(parameters), self.config["min_scale"])
-        return ops.normal_log_prob(x, parameters.float(), scale)
+        scale = self._constant_scale
+        if scale is not None:
+            return ops.normal_log_prob(x, parameters.float(), scale)
+        return ops.network_normal_log_prob(x, self._with_noise(parameters), self.config["min_scale"])
 
     @property
-    def _follows_mean(self) -> bool:
-        """Whether the noise of each feature depends on its mean, as calibration has set it."""
-        return self.calibrates and not self.training
+    def _constant_scale(self) -> Tensor | None:
+        """The standard deviations, where they are the same in all rows."""
+        return None if self._follows_mean else self.scale
 
     def _with_noise(self, parameters: Tensor) -> Tensor:
         """Return means, and values r after them."""
         parameters = parameters.float()
-        if not self._follows_mean:
-            return parameters
-        raw = self.level + self.get_buffer("offsets") + self.get_buffer("slopes") * parameters
-        return torch.cat([parameters, raw], dim=-1)
+        return torch.cat([parameters, self._raw_at(parameters)], dim=-1) if self._follows_mean else parameters
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of each entry.
@@ -535,8 +524,8 @@ class NormalLikelihood(StoredModule, Likelihood):
         return location + scale * noise.to(location.device)
 
     def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        scale = self.scale
-        if scale is not None and not self._follows_mean:
+        scale = self._constant_scale
+        if scale is not None:
             return parameters.float(), scale
         location, raw = self._with_noise(parameters).chunk(2, dim=-1)
         return location, self.config["min_scale"] - logsigmoid(-raw)
@@ -577,6 +566,10 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
 
     n_parameters = 1
     capturable = True
+    remedy = (
+        "A continuous Bernoulli distribution cannot be narrow in the middle of its range: it is for data with many "
+        "values near the ends. Take NormalVAETransformer, or give the data_range at whose ends many values lie."
+    )
 
     def __init__(self, data_range: tuple[float, float] | None = None, min_scale: float = 1 / 64) -> None:
         super().__init__(data_range=data_range, min_scale=min_scale)
@@ -730,33 +723,6 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             f"{summary.name} contains {culprit:.10g}, outside data_range=({low:.6g}, {high:.6g}). Rescale the data, or "
             f"give the data_range that holds all of it."
         )
-
-    def check_fit(self, x: Tensor, parameters: Tensor) -> None:
-        """Warn when the data are narrower than the distribution can be in the middle of the range.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n_samples, n_features)
-            Some training rows, in [0, 1].
-        parameters : Tensor of shape (n_samples, n_features)
-            What the decoder puts out at the posterior means of these rows.
-
-        Warns
-        -----
-        UserWarning
-            When the squared distances of the entries from their means are, in the mean, less than a quarter of the
-            variance.
-        """
-        distribution = distributions.ContinuousBernoulli(logits=self.logits(parameters), validate_args=False)
-        ratio = float(((x - distribution.mean).square() / distribution.variance).mean())
-        if ratio < _SMALLEST_RATIO:
-            warn_user(
-                f"Too few values are near an end of their range: their squared distances from the decoded means are "
-                f"{ratio:.2g} of the variance that a continuous Bernoulli distribution has there, where 1 is expected. "
-                f"The model learns little of such data. Take NormalVAETransformer, or give the data_range at whose "
-                f"ends many values lie.",
-                UserWarning,
-            )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """Return the log density of each entry.

@@ -198,7 +198,6 @@ def test_the_continuous_bernoulli_model_begins_with_the_posterior_of_the_linear_
     np.testing.assert_allclose(std[:, ::-1], np.sqrt(np.diag(covariance))[None].repeat(300, 0), rtol=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:Too few values are near an end")
 def test_the_mean_of_the_continuous_bernoulli_model_begins_at_the_linear_one_in_the_middle_of_the_range():
     rng = np.random.default_rng(0)
     X = 0.5 + 0.01 * rng.normal(size=(800, 2)) @ rng.normal(size=(2, 9)) + 0.001 * rng.normal(size=(800, 9))

@@ -25,6 +25,7 @@ ROOMS = {
     "distributions": {"torch"},
     "_model.noise": {"numpy", "torch"},
     "_model.stored": {"numpy", "torch"},
+    "_model.scale": {"torch"},
     "likelihoods": {"numpy", "torch"},
     "_model.networks": {"torch"},
     "_model.prior": {"numpy", "sklearn", "torch"},

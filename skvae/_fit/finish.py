@@ -12,9 +12,12 @@ from skvae._data.checks import warn_user
 from skvae._data.rows import Rows
 from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
+from skvae._model.linear import LinearModel
 from skvae._model.prior import fit_mixture
+from skvae._model.stored import copy_weights
+from skvae._model.vae import VAE
 
-__all__ = ["CalibrateNoise", "CheckComponents", "CheckLikelihood", "FitPrior"]
+__all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
 # Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
 _MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
@@ -30,16 +33,55 @@ _MOST_TIMES_MEDIAN = 10
 
 # Rows of which the latent components are looked at, and entries of those of which the noise is, of at least so many.
 _MOST_ROWS = 10_000
-_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 1000
+_MOST_ENTRIES, _FEWEST_ROWS = 1 << 20, 200
 
 # Rows of which is seen whether they vary more in one direction than in others, and by how much more than by chance.
 _MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
 
-# Rows of which is looked at whether the likelihood suits them.
-_MOST_DECODED = 500
+# Rows that are reconstructed to see how much of their variance is kept, and by how much less it may be than the linear
+# model keeps of all training rows.
+_MOST_RECONSTRUCTED, _LARGEST_LOSS = 1000, 0.02
 
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
+
+
+class KeepBetter(Hook):
+    """The linear model where training has made nothing better of it: held-out rows decide.
+
+    Parameters
+    ----------
+    model : VAE
+        The model as it begins, at the linear one.
+    held_out : Rows
+        Rows that were not trained on. A few say nothing.
+    """
+
+    def __init__(self, model: VAE, held_out: Rows) -> None:
+        self._start, self._held_out = copy_weights(model.state_dict()), held_out
+
+    def end_run(self, run: Run) -> None:
+        """Put back the weights of the start if they reconstruct the held-out rows better."""
+        if len(self._held_out) < _FEWEST_HELD_OUT:
+            return
+        model, rows = run.model, self._held_out.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        trained, errors = copy_weights(model.state_dict()), _square_errors(model, rows)
+        model.load_state_dict(self._start)
+        start_errors = _square_errors(model, rows)
+        most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
+        is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
+        if not run.group.broadcast(is_better):
+            model.load_state_dict(trained)
+
+
+def _square_errors(model: VAE, rows: Rows) -> Tensor:
+    """Return the mean square of what the reconstruction of each row leaves."""
+    step = max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        errors = [
+            (batch.x - model.decode(model.posterior(batch.x)[0])).square().mean(1).cpu() for batch in rows.blocks(step)
+        ]
+    return torch.cat(errors).double()
 
 
 class CalibrateNoise(Hook):
@@ -147,15 +189,31 @@ def _has_structure(run: Run) -> bool:
     return float(variances[-1]) > _MORE_THAN_CHANCE * by_chance
 
 
-class CheckLikelihood(Hook):
-    """A warning when the likelihood does not suit the rows."""
+class CheckReconstructions(Hook):
+    """A warning when reconstructions of the training rows are worse than those of the linear model.
+
+    Parameters
+    ----------
+    linear : LinearModel
+        Where training has begun.
+    """
+
+    def __init__(self, linear: LinearModel) -> None:
+        self._linear = linear
 
     def end_run(self, run: Run) -> None:
-        """Ask the likelihood."""
-        model, rows = run.model, run.rows.sample(_MOST_DECODED, run.seeds.finish)
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            for batch in rows.blocks(_MOST_DECODED):
-                model.likelihood.check_fit(batch.x, model.decoder(model.posterior(batch.x)[0]))
+        """Warn."""
+        rows = run.rows.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        left = float(_square_errors(run.model, rows).mean())
+        mean = self._linear.mean
+        total = sum(float((batch.x.cpu().double() - mean).square().sum()) for batch in rows.blocks(_MOST_RECONSTRUCTED))
+        kept = 1 - left * len(rows) * rows.n_features / total if total > 0 else 1.0
+        if kept < self._linear.explained - _LARGEST_LOSS and _has_structure(run):
+            warn_user(
+                f"Reconstructions of training rows keep {kept:.3g} of the variance, where PCA with as many components "
+                f"keeps {self._linear.explained:.3g}. {run.model.likelihood.remedy}",
+                UserWarning,
+            )
 
 
 def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

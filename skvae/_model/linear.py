@@ -44,6 +44,8 @@ class LinearModel:
         W. Beyond the number of features its rows are zero, and where the data have no variance they are small.
     noise_variance : float
         The variance of the noise.
+    explained : float
+        The share of the variance that reconstructions keep.
 
     References
     ----------
@@ -54,6 +56,7 @@ class LinearModel:
     mean: Tensor
     components: Tensor
     noise_variance: float
+    explained: float
 
     @classmethod
     def fit(
@@ -90,7 +93,7 @@ class LinearModel:
         noise = max(left / max(n_features - rank, 1), vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
         components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
-        return cls(moments.mean, components, noise)
+        return cls(moments.mean, components, noise, 1 - left / total if total > 0 else 0.0)
 
 
 class _Moments:
@@ -128,7 +131,7 @@ class _Moments:
         return x.T @ (x @ q)
 
 
-def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> bool:
+def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> LinearModel | None:
     """Give a model whose networks have linear paths the posterior of a linear model of rows, and its mean.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
@@ -144,12 +147,12 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> bool:
 
     Returns
     -------
-    bool
-        Whether the mean is that of the linear model.
+    LinearModel or None
+        The linear model; None where the decoder does not begin at it.
     """
     encoder, decoder = vae.encoder, vae.decoder
     if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
-        return False
+        return None
     linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
     mean, components, noise = linear.mean, linear.components, linear.noise_variance
     precisions = 1 + components.square().sum(1) / noise
@@ -158,9 +161,10 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> bool:
     to_latent = components / (noise * precisions[:, None])
     encoder.begin_at(to_latent, torch.cat([-(to_latent @ mean), raw]))
     bias = vae.likelihood.begin_at(mean, noise)
-    if bias is not None:
-        decoder.begin_at(components.T, bias)
-    return bias is not None
+    if bias is None:
+        return None
+    decoder.begin_at(components.T, bias)
+    return linear
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:
