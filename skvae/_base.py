@@ -118,7 +118,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """Fit the autoencoder to the rows of `X`.
 
         A warning says when reconstructions are worse than those of the linear model, when most components have
-        collapsed, when a fit that begins at no linear model has too few steps, when an entry is out of all proportion to
+        collapsed, when a fit that begins at no linear model has too few steps, when an entry is out of proportion to
         its column, and with a normal likelihood when columns differ in scale by orders of magnitude. When it raises,
         also on Ctrl-C, the estimator is as it was before the call.
 
