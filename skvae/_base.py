@@ -187,7 +187,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
-            hooks += [KeepBetter(vae, held_out)] if likelihood.calibrates and linear is not None else []
+            keeps_better = likelihood.calibrates and linear is not None and self.beta <= 1
+            hooks += [KeepBetter(vae, held_out)] if keeps_better else []
             hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
             hooks += [FitPrior()] if self.prior == "mixture" else []
             hooks += [CheckReconstructions(linear)] if linear is not None else []

@@ -377,15 +377,12 @@ class NormalLikelihood(StoredModule, Likelihood):
             # within what it was in training. NumPy's zeros take no memory until they are read.
             for name in ("offsets", "slopes", "lowest", "highest"):
                 self.register_buffer(name, torch.from_numpy(np.zeros(n_features, np.float32)))
+            self.register_load_state_dict_post_hook(NormalLikelihood._note_slopes)
         self._follows_mean = False
 
-    def get_extra_state(self) -> bool:
-        """Return whether the noise of each feature follows its mean, which is saved with the weights."""
-        return self._follows_mean
-
-    def set_extra_state(self, state: bool) -> None:
-        """Take over what `get_extra_state` returned."""
-        self._follows_mean = bool(state)
+    def _note_slopes(self, _: Any = None) -> None:
+        """Note whether the noise of each feature follows its mean, which a device need not be asked for each time."""
+        self._follows_mean = bool(self.get_buffer("slopes").any())
 
     @property
     def scale(self) -> Tensor | None:
@@ -426,9 +423,9 @@ class NormalLikelihood(StoredModule, Likelihood):
     def begin_training(self) -> None:
         """Put back one level for all features."""
         if self.calibrates:
-            self._follows_mean = False
             for name in ("offsets", "slopes"):
                 self.get_buffer(name).zero_()
+            self._note_slopes()
 
     def calibrate(self, means: Tensor, squares: Tensor) -> None:
         """Set the standard deviation of each feature, with ``noise="feature"``: the likeliest r = a + b m.
@@ -452,7 +449,7 @@ class NormalLikelihood(StoredModule, Likelihood):
         self.get_buffer("slopes").copy_(torch.where(noisy, slopes, 0))
         self.get_buffer("lowest").copy_(means.amin(0))
         self.get_buffer("highest").copy_(means.amax(0))
-        self._follows_mean = True
+        self._note_slopes()
 
     def _raw(self, variance: Tensor) -> Tensor:
         """Return r for these variances, or for the closest that the bound allows."""
