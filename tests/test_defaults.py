@@ -101,14 +101,17 @@ def test_the_smallest_noise(noise):
 
 def test_features_of_more_noise_than_the_others_keep_their_means():
     """In training, the noise of all features is one; each one's own is set when it has ended."""
-    shared, feature = (
-        NormalVAETransformer(2, noise=noise, max_iter=20, random_state=0).fit(curved(2000), X_val=curved(100, seed=1))
-        for noise in ("shared", "feature")
-    )
-    later = curved(seed=2)
+
+    def fit(rows):
+        for noise in ("shared", "feature"):
+            vae = NormalVAETransformer(2, noise=noise, max_iter=20, random_state=0)
+            yield vae.fit(rows(), X_val=rows(100, seed=1))
+
+    (shared, feature), later = fit(curved), curved(seed=2)
     np.testing.assert_allclose(shared.transform(later), feature.transform(later), atol=1e-5)
     for name, values in shared.history_.items():
         np.testing.assert_allclose(feature.history_[name], values, rtol=1e-6)
+    (shared, feature), later = fit(sensors), sensors(seed=2)
     assert feature.score(later) > shared.score(later) + 0.1
 
 
