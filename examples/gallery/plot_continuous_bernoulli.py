@@ -51,6 +51,11 @@ from skvae.likelihoods import ContinuousBernoulliLikelihood
 class BernoulliLikelihood(ContinuousBernoulliLikelihood):
     """Bernoulli likelihood, of gray values that it was not made for. Its range is that of its parent."""
 
+    def begin_at(self, mean, noise_variance):
+        bias = super().begin_at(mean, noise_variance)
+        self.gain.fill_(4)  # the slope of the logit, by the mean, in the middle of the range
+        return bias
+
     def log_prob(self, x, parameters):
         logits = self.logits(parameters)
         return -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
