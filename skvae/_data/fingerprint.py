@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import torch
 
-from skvae._data.rows import as_tensor, blocks
+from skvae._data.rows import as_tensor, blocks, computed_once
 from skvae._version import __version__
 
 __all__ = ["Identity", "fingerprint"]
@@ -248,7 +248,7 @@ class Identity:
         self._estimator, self._method, self._data, self._device = estimator, method, {"X": X, "X_val": X_val}, device
         self._goes_on = goes_on
 
-    @functools.cached_property
+    @computed_once
     def of_training(self) -> dict[str, str]:
         """What the result of the training depends on, in words."""
         estimator = self._estimator

@@ -1,11 +1,10 @@
 """Rows of data: what is known of them, the units that they are brought to, and the batches that a step gets."""
 
 import copy
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +21,10 @@ __all__ = [
     "Units",
     "as_tensor",
     "blocks",
+    "computed_once",
 ]
+
+T = TypeVar("T")
 
 # Entries in one block of data that is read to learn something of all of it.
 _BLOCK_ENTRIES = 1 << 16
@@ -88,6 +90,27 @@ class Columns(NamedTuple):
         return np.maximum(self.high - self.mean, self.mean - self.low)
 
 
+class computed_once(Generic[T]):
+    """A property that is computed when it is first asked for, and kept.
+
+    `functools.cached_property` holds a lock in Python 3.11, for all objects of a class: a child that is forked while
+    another thread computes would wait forever.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
+
+
 @dataclass(frozen=True, eq=False)
 class Summary:
     """What a likelihood may know of data before they are brought to units.
@@ -113,7 +136,7 @@ class Summary:
         """The number of rows to train on."""
         return len(self.X) if self.index is None else len(self.index)
 
-    @functools.cached_property
+    @computed_once
     def extent(self) -> tuple[float, float]:
         """The smallest and the largest entry of all rows, both within float32.
 
@@ -132,14 +155,14 @@ class Summary:
             )
         return low, high
 
-    @functools.cached_property
+    @computed_once
     def extent_of_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The smallest and the largest entry of each row, of all rows."""
         ends = [(block.min(axis=1).astype(float), block.max(axis=1).astype(float)) for block in blocks(self.X)]
         smallest, largest = zip(*ends, strict=True)
         return np.concatenate(smallest), np.concatenate(largest)
 
-    @functools.cached_property
+    @computed_once
     def columns(self) -> Columns:
         """Mean and standard deviation of each column over the rows to train on, and the ends of all rows.
 
@@ -167,7 +190,7 @@ class Summary:
         spread = largest * np.sqrt(squares / self.n_rows)
         return Columns(mean, spread, low.astype(np.float64), high.astype(np.float64))
 
-    @functools.cached_property
+    @computed_once
     def without_broken_entries(self) -> Columns:
         """What is known of the columns without broken entries, which the rows that are set aside may have as well.
 
