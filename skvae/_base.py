@@ -164,7 +164,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             seeds = group.broadcast(saving.seeds(self.random_state))
 
             likelihood = make_likelihood(self, X.shape[1])
-            # Rows that are set aside shape nothing but the level of the noise.
+            # Nothing is trained on rows that are set aside. They stop a fit early, judge it, and tell its noise.
             index, aside = None, None
             if X_val is None:
                 index, aside = split_rows(self, len(X), seeds.split, calibrates=likelihood.calibrates)
@@ -187,6 +187,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
             hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
+            # A larger beta asks for less than the best reconstructions.
             keeps_better = likelihood.calibrates and linear is not None and self.beta <= 1
             hooks += [KeepBetter(vae, held_out)] if keeps_better else []
             hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []

@@ -290,8 +290,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         estimator pickles both. A layer that the decoder holds too is copied to each of them: it is no longer shared.
     decoder : {"dense"} or torch.nn.Module, default="dense"
         ``"dense"`` is a fully connected network with ReLU that mirrors the encoder's hidden layers. A module maps
-        (batch, n_components) to (batch, n_features): the logits. `fit` trains a copy of it as well. A layer that both
-        modules hold is copied to each of them: it is no longer shared.
+        (batch, n_components) to (batch, n_features): the logits, before their bound. `fit` trains a copy of it as well.
+        A layer that both modules hold is copied to each of them: it is no longer shared.
     hidden_layer_sizes : int or sequence of int, default=(128,)
         Widths of the encoder's dense hidden layers; the decoder has them in reverse. Empty for linear maps.
     dropout : float, default=0.0

@@ -537,8 +537,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
 
         \log p(x \mid e) = e x - \log \frac{e^e - 1}{e}, \qquad e = L \tanh(g r / L), \qquad L = 1 / s_{\min}
 
-    The gain is 1. Where a fit begins at the linear model it is 12, the derivative of the logit by the mean in the
-    middle of the range: a small r is then how far the mean lies from the middle, as a share of the range.
+    Where a fit begins at the linear model, the gain is 12, the derivative of the logit by the mean in the middle of the
+    range: a small r is then how far the mean lies from the middle, as a share of the range. Otherwise the gain is 1.
 
     Parameters
     ----------
@@ -586,8 +586,8 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Returns
         -------
         Tensor of shape (n_features,)
-            What the decoder puts out at z = 0. The mean of an entry is that of the linear model in the middle of the
-            range, and is drawn toward the middle near its ends.
+            What the decoder puts out at z = 0. In the middle of the range the decoded mean is that of the linear
+            model. Near the ends it lies closer to the middle.
         """
         self.get_buffer("gain").fill_(_GAIN)
         return mean - 0.5
