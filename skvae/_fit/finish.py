@@ -63,10 +63,12 @@ class KeepBetter(Hook):
         The model as it begins, at the linear one.
     held_out : Rows
         Rows that were not trained on. A few say nothing.
+    calibration : CalibrateNoise
+        What sets the noise, on which it depends what is filled in.
     """
 
-    def __init__(self, model: VAE, held_out: Rows) -> None:
-        self._start, self._held_out = copy_weights(model.state_dict()), held_out
+    def __init__(self, model: VAE, held_out: Rows, calibration: "CalibrateNoise") -> None:
+        self._start, self._held_out, self._calibration = copy_weights(model.state_dict()), held_out, calibration
 
     def end_run(self, run: Run) -> None:
         """Put back the weights of the start if they are better for the held-out rows."""
@@ -79,10 +81,14 @@ class KeepBetter(Hook):
             missing = 1 - run.rows.n_observed / (len(run.rows) * run.rows.n_features)
             tried = rows.with_more_missing(max(missing, _SMALLEST_SHARE_LOST), max(len(rows), _FEWEST_FILLED), seed)
             measure = functools.partial(_mean_squares_of_lost, rows=rows, tried=model.completion.complete(tried))
+            self._calibration.end_run(run)
         trained, errors = copy_weights(model.state_dict()), measure(model)
         model.load_state_dict(self._start)
+        if run.rows.has_missing:
+            self._calibration.end_run(run)
         start_errors = measure(model)
-        most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
+        # A row far away says nothing of the others.
+        most = _MOST_TIMES_MEDIAN * (start_errors.quantile(.9) if run.rows.has_missing else start_errors.median())
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
         if not run.group.broadcast(is_better):
             model.load_state_dict(trained)

@@ -123,3 +123,4 @@ class _Sums:
         uncertainty = torch.einsum("ak,fab,bl->klf", root, covariance[:, :-1, :-1], root) if VB else 0.0
         return mean, root.T @ weights, variance, float(self._left / n_entries), uncertainty
 VB = True
+

@@ -72,7 +72,7 @@ class Imputation:
     def _log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         """Return log p(observed entries, z) at points of each row."""
         entries = self._decode(lambda parameters: self._model.likelihood.log_prob(batch.x[:, None], parameters), z)
-        return torch.where(batch.observed[:, None], entries, 0).sum(2) + log_prior(self._model.prior, z)
+        return torch.where(batch.observed[:, None], entries, 0).sum(2) + log_prior(None, z)
 
     def _decode(self, function, z: Tensor) -> Tensor:
         """Return a function of what the decoder makes of points of each row."""
