@@ -456,7 +456,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
             for batch in _rows(vae, summary).subset(index).blocks(imputation.n_rows):
                 found = imputation.mean(batch) if n_draws is None else imputation.draw(batch, n_draws, generator)
-                rows, missing = index[start : start + len(batch)], ~batch.observed.cpu().numpy()
+                rows, missing = index[start : start + len(batch)], ~batch.mask.cpu().numpy()
                 filled[..., rows, :] = np.where(missing, vae.units.invert(found.cpu().numpy()), filled[..., rows, :])
                 start += len(batch)
         self._check_finite(np.moveaxis(filled, -2, 0), "An imputed entry", vae.units)

@@ -67,6 +67,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def mask(self) -> Tensor:
+        """`observed`, also where all entries are."""
+        return torch.ones_like(self.x, dtype=torch.bool) if self.observed is None else self.observed
+
 
 class Columns(NamedTuple):
     """What is known of the columns of a table.
@@ -176,7 +181,7 @@ class Summary:
             )
 
     def _ends(self, block: NDArray[Any], axis: int | None) -> tuple[Any, Any]:
-        """Return the smallest and the largest entries of a block; infinities of the wrong sign where all are missing."""
+        """Return the smallest and the largest entries of a block; (inf, -inf) where all are missing."""
         if not self.has_missing:
             return block.min(axis=axis), block.max(axis=axis)
         observed = ~np.isnan(block)

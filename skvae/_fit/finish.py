@@ -82,7 +82,7 @@ class KeepBetter(Hook):
         run.model.load_state_dict(self._start)
         start_errors = measure()
         # A row far away says nothing of the others.
-        most = _MOST_TIMES_MEDIAN * start_errors.quantile(0.9 if run.rows.has_missing else 0.5)
+        most = _MOST_TIMES_MEDIAN * (start_errors.quantile(0.9) if run.rows.has_missing else start_errors.median())
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
         if not run.group.broadcast(is_better):
             run.model.load_state_dict(trained)
@@ -97,7 +97,7 @@ class KeepBetter(Hook):
         with torch.inference_mode(), torch.autocast(run.model.device.type, enabled=False):
             for batch in lossy.blocks(imputation.n_rows):
                 number = torch.arange(start, start + len(batch)) % len(rows)
-                lost = ~batch.observed if whole.observed is None else whole.observed[number] & ~batch.observed
+                lost = whole.mask[number] & ~batch.mask
                 means.append(_mean_square(Batch(whole.x[number], lost), imputation.mean(batch))[lost.any(1)].cpu())
                 start += len(batch)
         return torch.cat(means).double()
@@ -158,9 +158,9 @@ class CalibrateNoise(Hook):
 
 
 def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the expected decoded mean of each entry, and the expected square of what it leaves; NaN where it is missing.
+    """Return the expected decoded mean of each entry, and the expected square of what it leaves.
 
-    The posterior is drawn from anew for each row: what is the same for all rows does not average out.
+    The square is NaN where the entry is missing. The posterior is drawn from anew for each row: what is the same for all rows does not average out.
     """
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)

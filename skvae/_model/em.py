@@ -113,7 +113,7 @@ class _Sums:
         self._squares, self._latent = zeros(()), zeros(self._size**2)
         self.left, self.n_entries = zeros(()), zeros(())
         for batch in rows.blocks(max(1, _BLOCK_ENTRIES // max(n_features, self._size**2))):
-            self._add(batch.x.cpu().double() - estimate.mean, batch.observed.cpu().double())
+            self._add(batch.x.cpu().double() - estimate.mean, batch.mask.cpu().double())
         for total in (self._products, self._with_x, self._squares, self._latent, self.left, self.n_entries):
             total.copy_(group.sum(total))
 
