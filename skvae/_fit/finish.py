@@ -160,7 +160,8 @@ class CalibrateNoise(Hook):
 def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     """Return the expected decoded mean of each entry, and the expected square of what it leaves.
 
-    The square is NaN where the entry is missing. The posterior is drawn from anew for each row: what is the same for all rows does not average out.
+    The square of a missing entry is NaN. The posterior is drawn from anew for each row: what is the same for all rows
+    does not average out.
     """
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)
