@@ -53,8 +53,8 @@ def test_the_estimator_learns(page, digits):
     estimator = page["LaplaceVAETransformer"](4, max_iter=30, random_state=0).fit(digits)
     assert estimator.history_["elbo"][-1] > estimator.history_["elbo"][0]
     before = bits(estimator, digits)
-    with pytest.raises(ValueError, match="NaN"):
-        estimator.fit(digits * float("nan"))
+    with pytest.raises(ValueError, match="infinity"):
+        estimator.fit(digits + float("inf"))
     assert bits(estimator, digits) == before
 
 

@@ -31,7 +31,6 @@ def with_entry(value, dtype=float):
 
 # What is handed to fit, transform, posterior, score_samples and partial_fit of a model of 64 features: the message.
 BAD_DATA = {
-    "NaN": (lambda: with_entry(np.nan), "Input X contains NaN"),
     "infinity": (lambda: with_entry(np.inf), "Input X contains infinity or a value too large"),
     "minus infinity": (lambda: with_entry(-np.inf, np.float32), "Input X contains infinity or a value too large"),
     "too large for float32": (lambda: with_entry(1e39), r"X contains 1e\+39, a value too large for dtype\('float32'\)"),

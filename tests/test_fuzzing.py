@@ -43,7 +43,7 @@ POISONS = [None, None, None, np.nan, np.inf, -np.inf, 1e38, 1e300, -1e300]
 
 @st.composite
 def data(draw):
-    """Draw an array or DataFrame, and whether anything is wrong with it."""
+    """Draw an array or DataFrame, whether anything is wrong with it, and the number of rows with a missing entry."""
     shape, dtype = draw(st.sampled_from(SHAPES)), draw(st.sampled_from(DTYPES))
     values = np.random.RandomState(draw(st.integers(0, 9))).uniform(0, 100, shape)
     poison = draw(st.sampled_from(POISONS))
@@ -55,8 +55,9 @@ def data(draw):
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         X = np.asarray(values.astype(dtype), order=draw(st.sampled_from("CF")))
-    largest = np.abs(values).max(initial=0)
-    fits_float32 = np.isfinite(largest) and largest < 3e38 and (kind != "f" or np.isfinite(X.astype("f8")).all())
+    largest = np.nanmax(np.abs(values), initial=0)
+    fits_float32 = np.isfinite(largest) and largest < 3e38 and (kind != "f" or not np.isinf(X.astype("f8")).any())
+    n_missing = int(np.isnan(values).any(axis=1).sum()) if values.size and kind in ("f", "O") else 0
     wrong = not values.size or kind in "SUc" or not fits_float32
     form = draw(st.sampled_from(["array", "array", "reversed", "read-only", "frame", "list"]))
     if form == "reversed":
@@ -70,7 +71,7 @@ def data(draw):
         X = X.tolist()
         wrong = wrong and not (kind in "SU" and values.size)  # scikit-learn may read numbers in lists of strings
         wrong = None if kind in "SU" else wrong
-    return X, wrong
+    return X, wrong, n_missing
 
 
 # Values at and beyond the bounds of each parameter: valid ones, and ones that are not.
@@ -146,8 +147,9 @@ def check_error(error, culprit, wrong, changes):
     assert about_parameter or about_data, f"{culprit=} {wrong=}: {text}"
 
 
-def check_fuzzed(estimator_class, choices, drawn, X, wrong):
+def check_fuzzed(estimator_class, choices, drawn, X, wrong, n_missing):
     changes, culprit = drawn
+    wrong = wrong or n_missing == len(X) > 0  # a column with nothing in it
     base = {"n_components": 2, "encoder": "dense", "hidden_layer_sizes": (4,), "max_iter": 1, "random_state": 0}
     estimator = estimator_class(**base | changes)
     try:
@@ -189,7 +191,8 @@ def test_continuous_bernoulli(drawn, rows):
 @given(drawn=parameters(CLASSIFIER_PARAMETERS), rows=data())
 def test_classifiers(classifier_class, drawn, rows):
     changes, culprit = drawn
-    X, wrong = rows
+    X, wrong, n_missing = rows
+    wrong = wrong or n_missing > 0
     classifier = classifier_class(**{"max_iter": 1, "random_state": 0} | changes)
     y = np.array(["a", "b"])[np.arange(len(X)) % 2]
     try:
