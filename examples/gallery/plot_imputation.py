@@ -8,8 +8,8 @@ rows, and fills in what is missing.
 """
 
 # %%
-# Entries of the breast cancer table are hidden at random, in the rows to learn from and in those to fill. Each imputer is
-# fitted to the first and fills the second. Errors are in standard deviations of a column.
+# Entries of the breast cancer table are hidden at random, in the rows to learn from and in those to fill. Each imputer
+# is fitted to the first and fills the second. Errors are in standard deviations of a column.
 
 import matplotlib.pyplot as plt
 import numpy as np
