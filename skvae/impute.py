@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
 
-from skvae._data.checks import check_is_fitted, check_rows, spawn_seeds
+from skvae._data.checks import check_is_fitted, check_rows
 from skvae._fit.context import transaction
 from skvae._sklearn import BaseImputer, HasMethods, Interval, MissingValues, check_feature_names_in, fit_context
 from skvae._transformers import NormalVAETransformer
@@ -31,20 +31,20 @@ class VAEImputer(BaseImputer):
     estimator : object, default=None
         A `NormalVAETransformer`, a `ContinuousBernoulliVAETransformer`, or a Pipeline that ends in one. The steps ahead
         of it take missing entries as NaN, keep the columns, and have an `inverse_transform`. `fit` works on a clone.
-        None is ``make_pipeline(StandardScaler(), NormalVAETransformer())`` with a seed of `random_state`.
+        None is ``make_pipeline(StandardScaler(), NormalVAETransformer(random_state=random_state))``.
     missing_values : int, float, np.nan, pd.NA or None, default=np.nan
         What stands for a missing entry. NaN, `pd.NA` and None all take NaN and whatever becomes NaN in an array of
         numbers, such as a null of a DataFrame. With a number, NaN is an error.
-    n_importance_samples : int, default=500
-        Number of draws that the mean of a missing entry is taken over.
+    n_importance_samples : int, default=200
+        The number of points for each row over which the mean of a missing entry is taken.
     add_indicator : bool, default=False
         Whether to add a column of zeros and ones for each column that had missing entries in `fit`: 1 where an entry
         was missing.
     keep_empty_features : bool, default=False
         Whether to keep columns of which `fit` saw no entry, and to fill them with 0. False drops them.
     random_state : int, RandomState instance or None, default=None
-        Source of the seeds of the default estimator and of the draws of `transform`, both drawn in `fit`. None takes
-        fresh entropy.
+        What the default estimator gets as its own. An estimator that is given has one itself, and `transform` draws
+        nothing.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class VAEImputer(BaseImputer):
         estimator: Any = None,
         *,
         missing_values: Any = np.nan,
-        n_importance_samples: int = 500,
+        n_importance_samples: int = 200,
         add_indicator: bool = False,
         keep_empty_features: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -133,14 +133,13 @@ class VAEImputer(BaseImputer):
             When `X` holds something that is no number, or `estimator` cannot impute.
         """
         with transaction(self):
-            estimator_seed, self._seed = spawn_seeds(self.random_state, 2)
             X = self._rows(X, reset=True)
             missing = np.isnan(X)
             self._fit_indicator(missing)
             self._is_seen = ~missing.all(axis=0)
             if not self._is_seen.any():
                 raise ValueError("All entries of X are missing. Give rows with entries to learn from.")
-            self.estimator_ = self._unfitted(estimator_seed).fit(self._seen(X))
+            self.estimator_ = self._unfitted().fit(self._seen(X))
             _, vae = _steps(self.estimator_)
             if vae.n_features_in_ != self._is_seen.sum():
                 raise ValueError(
@@ -219,10 +218,10 @@ class VAEImputer(BaseImputer):
         """Return whether a number stands for missing entries, and not NaN or what becomes NaN."""
         return isinstance(self.missing_values, Real) and not math.isnan(self.missing_values)
 
-    def _unfitted(self, seed: int) -> Any:
+    def _unfitted(self) -> Any:
         """Return a clone of the estimator, whose steps hand on arrays."""
         if self.estimator is None:
-            estimator = make_pipeline(StandardScaler(), NormalVAETransformer(random_state=seed))
+            estimator = make_pipeline(StandardScaler(), NormalVAETransformer(random_state=self.random_state))
         else:
             estimator = clone(self.estimator)
         ahead, vae = _steps(estimator)
@@ -252,7 +251,7 @@ class VAEImputer(BaseImputer):
             block = X[rows]
             for step in ahead:
                 block = step.transform(block)
-            block = vae.impute(block, n_importance_samples=self.n_importance_samples, random_state=self._seed)
+            block = vae.impute(block, n_importance_samples=self.n_importance_samples)
             for step in reversed(ahead):
                 block = step.inverse_transform(block)
             filled[missing] = block[missing[rows]]

@@ -47,7 +47,7 @@ def vae():
 
 def imputer(estimator=None, **parameters):
     estimator = make_pipeline(StandardScaler(), vae()) if estimator is None else estimator
-    return VAEImputer(estimator, **{"n_importance_samples": 20, "random_state": 0} | parameters)
+    return VAEImputer(estimator, **{"n_importance_samples": 20} | parameters)
 
 
 def error(filled, table):
@@ -85,16 +85,12 @@ def test_steps_ahead_are_undone(X):
 def test_it_is_what_the_estimator_imputes(estimator_class, X):
     rows = X / np.nanmax(X, axis=0)
     fitted = imputer(make(estimator_class)).fit(rows)
-    expected = fitted.estimator_.impute(rows, n_importance_samples=5000, random_state=1)
-    filled = fitted.set_params(n_importance_samples=5000).transform(rows)
-    np.testing.assert_allclose(filled, expected, atol=0.05)
+    np.testing.assert_array_equal(fitted.transform(rows), fitted.estimator_.impute(rows, n_importance_samples=20))
 
 
 def test_same_array_same_bits(X):
-    one, two = (imputer(random_state=state).fit(X) for state in (None, None))
-    assert one.transform(X).tobytes() == one.transform(X).tobytes()
-    assert one.transform(X).tobytes() != two.transform(X).tobytes()
-    assert imputer().fit_transform(X).tobytes() == imputer().fit_transform(X).tobytes()
+    fitted = imputer().fit(X)
+    assert fitted.transform(X).tobytes() == fitted.transform(X).tobytes() == imputer().fit_transform(X).tobytes()
 
 
 def test_the_estimator_is_a_template(X):
