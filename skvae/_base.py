@@ -29,7 +29,7 @@ from skvae._data.checks import (
     with_defaults,
 )
 from skvae._data.fingerprint import Identity
-from skvae._data.rows import Rows, Summary, Units
+from skvae._data.rows import Rows, Summary, Units, blocks
 from skvae._data.split import split_rows
 from skvae._fit.context import fitting
 from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckReconstructions, FitPrior, KeepBetter
@@ -38,6 +38,7 @@ from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
 from skvae._model.build import build_vae, make_likelihood
+from skvae._model.imputation import Imputation
 from skvae._model.linear import begin_at_linear_model
 from skvae._model.vae import VAE
 from skvae._sklearn import Interval, StrOptions
@@ -169,18 +170,26 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             if X_val is None:
                 index, aside = split_rows(self, len(X), seeds.split, calibrates=likelihood.calibrates)
             summary = Summary(X, index)
+            summary.check_observed(each_column=fitted is None)
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(summary))
             likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
             if X_val is not None:
-                likelihood.check_values(Summary(X_val, name="X_val"), units, purpose="validate")
+                validation = Summary(X_val, name="X_val")
+                likelihood.check_values(validation, units, purpose="validate")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
             clipping = group.broadcast(likelihood.training_units(summary, units))
-            given = Rows(X, clipping, device, read_often=True)
-            rows = given.subset(index)
-            held_out = given.subset(aside) if X_val is None else Rows(X_val, clipping, device, read_often=True)
+            given = Rows(X, clipping, device, has_missing=summary.has_missing, read_often=True)
+            linear = None
+            if fitted is None:
+                linear = begin_at_linear_model(vae, given.subset(index), seeds.split, group)
+            given = vae.completion.complete(given)
+            rows, held_out = given.subset(index), given.subset(aside)
+            if X_val is not None:
+                held_out = vae.completion.complete(
+                    Rows(X_val, clipping, device, has_missing=validation.has_missing, read_often=True)
+                )
             plan = Plan.of_fit(self, len(rows))
-            linear = begin_at_linear_model(vae, rows, seeds.split, group) if fitted is None else None
             if fitted is None and linear is None:
                 plan.warn_of_few_steps(len(rows))
 
@@ -242,13 +251,16 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
             likelihood = make_likelihood(self, X.shape[1])
             summary = Summary(X)
+            summary.check_observed(each_column=fitted is None)
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(summary))
             likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
-            rows = Rows(X, group.broadcast(likelihood.training_units(summary, units)), device, read_often=True)
+            clipping = group.broadcast(likelihood.training_units(summary, units))
+            rows = Rows(X, clipping, device, has_missing=summary.has_missing, read_often=True)
             if fitted is None:
                 begin_at_linear_model(vae, rows, seeds.split, group)
+            rows = vae.completion.complete(rows)
             plan = Plan.of_partial_fit(self, len(rows))
             run = Run(
                 vae, rows, seeds, group, plan, history=self._history(fitted), hooks=[Progress(bool(self.verbose))]
@@ -291,7 +303,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             When `X` is not valid.
         """
         vae, summary = self._model_and_data(X)
-        mean, _ = _encode(vae, summary.X)
+        mean, _ = _encode(vae, summary)
         self._check_finite(mean, "The posterior mean", vae.units)
         return mean
 
@@ -314,7 +326,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             When `X` is not valid.
         """
         vae, summary = self._model_and_data(X)
-        mean, std = _encode(vae, summary.X)
+        mean, std = _encode(vae, summary)
         self._check_finite(mean, "The posterior mean", vae.units)
         self._check_finite(std, "The posterior standard deviation", vae.units)
         return mean, std
@@ -378,6 +390,77 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             Z = vae.draw(int(n_samples), torch.Generator("cpu").manual_seed(latent_seed))
         return self._decode(vae, Z, torch.Generator("cpu").manual_seed(noise_seed) if observation_noise else None)
 
+    def impute(
+        self,
+        X: ArrayLike,
+        *,
+        n_importance_samples: int = 200,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.floating[Any]]:
+        r"""Return `X` with its missing entries (NaN) filled in.
+
+        The latent components z given the observed entries of a row come from self-normalized importance sampling
+        [1]_: points of a normal distribution that approximates p(z | observed) get the weights
+
+        .. math::
+
+            w_k \propto \frac{p(x_{obs} \mid z_k) \, p(z_k)}{q(z_k)}
+
+        A missing entry becomes the weighted mean of its decoded means, which is its expectation given the observed
+        entries. For multiple imputation, `n_draws` asks for draws from its distribution instead.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data of any real dtype, missing entries as NaN, or as what pandas, polars and pyarrow have for them.
+        n_importance_samples : int, default=200
+            The number of points for each row.
+        n_draws : int, default=None
+            How many draws to return. None returns expectations.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws; None takes a new one each time. Expectations are the same each time.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), or (n_draws, n_samples, n_features) with `n_draws`
+            The rows, in the dtype of `X` if it is a float and in float64 otherwise. What was observed has the same
+            bits.
+
+        Raises
+        ------
+        ValueError
+            When `X`, `n_importance_samples` or `n_draws` is not valid.
+
+        References
+        ----------
+        .. [1] Mattei, P.-A. and Frellsen, J., "MIWAE: deep generative modelling and imputation of incomplete data
+           sets", ICML 2019.
+        """
+        vae, summary = self._model_and_data(X)
+        check_positive_integer(n_importance_samples, "n_importance_samples")
+        if n_draws is not None:
+            check_positive_integer(n_draws, "n_draws")
+        X = summary.X
+        filled = np.array(X, X.dtype if X.dtype.kind == "f" else np.float64)
+        if n_draws is not None:
+            with in_memory("n_draws", n_draws):
+                filled = np.repeat(filled[None], n_draws, axis=0)
+        if not summary.has_missing:
+            return filled
+        (seed,) = spawn_seeds(random_state, 1)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        index = np.concatenate([np.isnan(block).any(axis=1) for block in blocks(X)]).nonzero()[0]
+        imputation, start = Imputation(vae, int(n_importance_samples)), 0
+        with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
+            for batch in _rows(vae, summary).subset(index).blocks(imputation.n_rows):
+                found = imputation.mean(batch) if n_draws is None else imputation.draw(batch, n_draws, generator)
+                rows, missing = index[start : start + len(batch)], ~batch.observed.cpu().numpy()
+                filled[..., rows, :] = np.where(missing, vae.units.invert(found.cpu().numpy()), filled[..., rows, :])
+                start += len(batch)
+        self._check_finite(np.moveaxis(filled, -2, 0), "An imputed entry", vae.units)
+        return filled
+
     def score_samples(self, X: ArrayLike, *, n_importance_samples: int = 1) -> NDArray[np.float32]:
         r"""Return a lower bound on the log density of each row.
 
@@ -416,7 +499,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """
         vae, summary = self._model_and_data(X)
         check_positive_integer(n_importance_samples, "n_importance_samples")
-        scores = LowerBound(vae, int(n_importance_samples))(Rows(summary.X, vae.units, vae.device))
+        scores = LowerBound(vae, int(n_importance_samples))(_rows(vae, summary))
         self._check_finite(scores, "The score", vae.units)
         finite = np.maximum(scores, -LARGEST).astype(np.float32)
         return np.where(vae.likelihood.in_support(summary, vae.units), finite, np.float32(-np.inf))
@@ -510,19 +593,25 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.allow_nan = True
         return tags
 
 
-def _encode(vae: VAE, X: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _rows(vae: VAE, summary: Summary) -> Rows:
+    """Return rows for a fitted model."""
+    return vae.completion.complete(Rows(summary.X, vae.units, vae.device, has_missing=summary.has_missing))
+
+
+def _encode(vae: VAE, summary: Summary) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the posterior of each row."""
-    rows = Rows(X, vae.units, vae.device)
+    rows = _rows(vae, summary)
     mean = np.empty((len(rows), vae.n_components), np.float32)
     std = np.empty_like(mean)
     start = 0
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // vae.encoder_width)):
             stop = start + len(batch)
-            block_mean, block_std = vae.posterior(batch.x)
+            block_mean, block_std = vae.posterior(batch)
             mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()
             start = stop
     return mean, std

@@ -38,6 +38,9 @@ _FEWEST_ROWS_OF_SPREAD = 8
 # The logit of a continuous Bernoulli changes by so much with its mean in the middle of the range.
 _GAIN = 12.0
 
+# Draws that say how variable entries are, where a likelihood does not.
+_N_DRAWS_OF_VARIANCE = 64
+
 # What the smallest standard deviation has above its lower bound, as a share of it: in training it can still grow.
 _SMALLEST_EXCESS = 0.02
 
@@ -81,13 +84,15 @@ def _warn_of_broken_entries(summary: Summary, advice: str) -> None:
 def _ends_of_others(summary: Summary) -> tuple[float, float]:
     """Return the smallest and the largest entry of all rows that is not broken."""
     others = summary.without_broken_entries
-    return float(others.low.min()), float(others.high.max())
+    return float(np.fmin.reduce(others.low)), float(np.fmax.reduce(others.high))
 
 
 def _warn_of_other_units(summary: Summary, units: Units) -> None:
     """Warn when data to go on training with are nothing like those that the units come from."""
     mean, spread, *_ = summary.without_broken_entries
-    distance = _root_mean_square(np.hypot(mean - units.shift, spread)) / units.scale
+    seen = summary.n_observed > 0
+    mean, spread, shift = mean[seen], spread[seen], np.broadcast_to(units.shift, seen.shape)[seen]
+    distance = _root_mean_square(np.hypot(mean - shift, spread)) / units.scale
     relative_spread = _root_mean_square(spread) / units.scale
     if distance > _LARGEST_DISTANCE:
         warn_user(
@@ -237,7 +242,7 @@ class Likelihood(nn.Module):
         ----------
         means, squares : Tensor of shape (n_samples, n_features), float64
             The mean of each entry of training rows under the posterior, and the mean square of what is left of it, in
-            the units of the likelihood.
+            the units of the likelihood. The square of a missing entry is NaN.
         """
 
     def check_values(self, summary: Summary, units: Units, *, purpose: Purpose) -> None:
@@ -316,6 +321,25 @@ class Likelihood(nn.Module):
             Means, in the units of the likelihood.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method mean(parameters).")
+
+    def variance(self, parameters: Tensor) -> Tensor:
+        """Return the variance of each entry around its mean, for the imputation of missing entries.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_parameters * n_features), float32
+            What the decoder puts out.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Variances, in the units of the likelihood. By default they come from 64 draws.
+        """
+        generator = torch.Generator("cpu").manual_seed(0)
+        mean, total = self.mean(parameters), torch.zeros_like(self.mean(parameters))
+        for _ in range(_N_DRAWS_OF_VARIANCE):
+            total += (self.sample(parameters, generator) - mean).square()
+        return total / _N_DRAWS_OF_VARIANCE
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry.
@@ -437,11 +461,14 @@ class NormalLikelihood(StoredModule, Likelihood):
         ----------
         means, squares : Tensor of shape (n_samples, n_features), float64
             The mean of each entry of training rows under the posterior, and the mean square of what is left of it, in
-            the units of the likelihood.
+            the units of the likelihood. The square of a missing entry is NaN. A feature without others keeps the level
+            of all features.
         """
         if not self.calibrates:
             return
-        raw = self._raw(squares.mean(0)).double()
+        variance = squares.nanmean(0)
+        level = self.level.detach().cpu()
+        raw = torch.where(variance.isnan(), level, self._raw(variance)).double()
         found, slopes = fit_scale(means, squares, raw, self.config["min_scale"])
         noisy = raw > self._raw(torch.zeros_like(raw))
         offsets = self.get_buffer("offsets")
@@ -500,6 +527,22 @@ class NormalLikelihood(StoredModule, Likelihood):
             Means, in the units of the likelihood.
         """
         return parameters.float()[..., : self.config["n_features"]]
+
+    def variance(self, parameters: Tensor) -> Tensor:
+        """Return the variance of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_parameters * n_features)
+            Means, and with ``noise="network"`` values r after them.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Variances, in the units of the likelihood.
+        """
+        location, scale = self._location_and_scale(parameters)
+        return scale.square().expand_as(location)
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry.
@@ -768,6 +811,21 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
             Means in [0, 1].
         """
         return distributions.mean(self.logits(parameters))
+
+    def variance(self, parameters: Tensor) -> Tensor:
+        """Return the variance of each entry.
+
+        Parameters
+        ----------
+        parameters : Tensor of shape (..., n_features)
+            What the decoder puts out.
+
+        Returns
+        -------
+        Tensor of shape (..., n_features)
+            Variances, as shares of the square of the range.
+        """
+        return distributions.ContinuousBernoulli(logits=self.logits(parameters), validate_args=False).variance
 
     def sample(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw of each entry: the quantile of a uniform draw.

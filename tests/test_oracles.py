@@ -109,7 +109,7 @@ def test_elbo_agrees_with_expectations_over_many_draws(estimator_class, prior, d
     x = torch.from_numpy((digits - fitted.shift_) / fitted.scale_).float()
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        mean, std = module.posterior(x)
+        mean, std = module.posterior(Batch(x))
         draws = [mean + std * torch.randn(mean.shape, generator=generator) for _ in range(2000)]
         log_likelihoods = torch.stack([module.likelihood.log_prob(x, module.decoder(z)).sum(1).mean() for z in draws])
         if fitted.prior_ is None:
@@ -234,7 +234,7 @@ def test_gradient_against_plain_terms(likelihood, posterior_scale, beta):
     vae = vae_with(likelihood, posterior_scale)
     x = uniform_rows(32)
     terms = vae.terms(Batch(x), noise())
-    mean, std = vae.posterior(x)
+    mean, std = vae.posterior(Batch(x))
     z = mean + std * noise().normal(mean.shape)
     log_likelihood = likelihood.log_prob(x, vae.decoder(z)).sum()
     kl = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).sum()
@@ -253,7 +253,7 @@ def test_entries_that_are_not_observed_have_no_part_in_the_likelihood(likelihood
     x = uniform_rows(32)
     observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) < 0.7
     terms = vae.terms(Batch(x, observed), noise())
-    mean, std = vae.posterior(x)
+    mean, std = vae.posterior(Batch(x))
     entries = likelihood.log_prob(x, vae.decoder(mean + std * noise().normal(mean.shape)))
     assert float(terms.log_likelihood.detach()) == pytest.approx(float(entries[observed].sum().detach()), rel=1e-5)
     assert torch.allclose(terms.kl, vae.terms(Batch(x), noise()).kl)

@@ -58,7 +58,7 @@ class Batch:
     x : Tensor of shape (n_rows, n_features), float32
         The rows, in the units in which the likelihood works.
     observed : Tensor of shape (n_rows, n_features), bool, default=None
-        Which entries count; None is all of them. Where it is False, `x` holds some finite number.
+        Which entries count; None is all of them. Where it is False, `x` holds what stands in for the missing entry.
     """
 
     x: Tensor
@@ -77,6 +77,8 @@ class Columns(NamedTuple):
         Mean and standard deviation over the rows to train on.
     low, high : ndarray of shape (n_features,), float64
         The smallest and the largest entry of all rows.
+
+    Missing entries have no part in them. Where a column has no other entries, all four are NaN.
     """
 
     mean: NDArray[np.float64]
@@ -126,7 +128,7 @@ class Summary:
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        All rows, finite and of any real dtype. They are neither copied nor changed.
+        All rows, of any real dtype. Missing entries are NaN, the others finite. They are neither copied nor changed.
     index : ndarray of int, default=None
         The rows to train on; None is all of them. The others are set aside.
     name : str, default="X"
@@ -143,16 +145,56 @@ class Summary:
         return len(self.X) if self.index is None else len(self.index)
 
     @computed_once
+    def has_missing(self) -> bool:
+        """Whether an entry of any row is missing; only floats are looked at."""
+        return self.X.dtype.kind == "f" and any(bool(np.isnan(block).any()) for block in blocks(self.X))
+
+    def check_observed(self, *, each_column: bool) -> None:
+        """Check that there is something to train on.
+
+        Parameters
+        ----------
+        each_column : bool
+            Whether each column needs an entry, and not only the table.
+
+        Raises
+        ------
+        ValueError
+            When all entries are missing, or those of a column that needs one.
+        """
+        if not self.has_missing:
+            return
+        empty = ~np.any([~np.isnan(block).all(axis=0) for block in blocks(self.X)], axis=0)
+        if empty.all():
+            raise ValueError(f"All entries of {self.name} are missing (NaN). Give rows with entries to learn from.")
+        if each_column and empty.any():
+            column, n_more = int(empty.argmax()), int(empty.sum()) - 1
+            more = f", nor have {n_more} others" if n_more else ""
+            raise ValueError(
+                f"Column {column} of {self.name} has no entry that is not missing (NaN){more}. A model needs at least "
+                f"one entry in each column. Leave such columns out."
+            )
+
+    def _ends(self, block: NDArray[Any], axis: int | None) -> tuple[Any, Any]:
+        """Return the smallest and the largest entries of a block; infinities of the wrong sign where all are missing."""
+        if not self.has_missing:
+            return block.min(axis=axis), block.max(axis=axis)
+        observed = ~np.isnan(block)
+        return block.min(axis, initial=np.inf, where=observed), block.max(axis, initial=-np.inf, where=observed)
+
+    @computed_once
     def extent(self) -> tuple[float, float]:
-        """The smallest and the largest entry of all rows, both within float32.
+        """The smallest and the largest entry of all rows, both within float32; (inf, -inf) where all are missing.
 
         Raises
         ------
         ValueError
             When an entry is too large for float32.
         """
-        ends = [(block.min(), block.max()) for block in blocks(self.X)]
+        ends = [self._ends(block, None) for block in blocks(self.X)]
         low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+        if low > high:
+            return low, high
         largest = max(low, high, key=abs)
         if abs(largest) > LARGEST:
             raise ValueError(
@@ -163,10 +205,16 @@ class Summary:
 
     @computed_once
     def extent_of_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The smallest and the largest entry of each row, of all rows."""
-        ends = [(block.min(axis=1).astype(float), block.max(axis=1).astype(float)) for block in blocks(self.X)]
-        smallest, largest = zip(*ends, strict=True)
-        return np.concatenate(smallest), np.concatenate(largest)
+        """The smallest and the largest entry of each row, of all rows; (inf, -inf) where all are missing."""
+        smallest, largest = zip(*(self._ends(block, 1) for block in blocks(self.X)), strict=True)
+        return np.concatenate(smallest).astype(float), np.concatenate(largest).astype(float)
+
+    @computed_once
+    def n_observed(self) -> NDArray[np.intp]:
+        """How many entries of each column are not missing, of the rows to train on."""
+        if not self.has_missing:
+            return np.full(self.X.shape[1], self.n_rows)
+        return np.sum([(~np.isnan(block)).sum(axis=0) for block in blocks(self.X, self.index)], axis=0)
 
     @computed_once
     def columns(self) -> Columns:
@@ -180,21 +228,30 @@ class Summary:
             When an entry of `X` is too large for float32.
         """
         self.check_float32()
-        n_features = self.X.shape[1]
+        total = np.nansum if self.has_missing else np.sum
+        n_features, n_observed = self.X.shape[1], np.maximum(self.n_observed, 1)
         mean, low, high = np.zeros(n_features), np.full(n_features, np.inf), np.full(n_features, -np.inf)
         for block in blocks(self.X, self.index):
-            mean += np.sum(block, axis=0, dtype=np.float64) / self.n_rows
-            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        mean = np.clip(mean, low, high).astype(np.float64)  # the ends may be of a wider type
-        largest = float((high - low).max()) or 1.0
+            mean += total(block, axis=0, dtype=np.float64) / n_observed
+            low, high = self._wider(low, high, block)
+        seen = self.n_observed > 0
+        mean[seen] = np.clip(mean, low, high)[seen]
+        largest = float((high - low)[seen].max(initial=0)) or 1.0
         squares = np.zeros(n_features)
         for block in blocks(self.X, self.index):
-            squares += np.square(np.subtract(block, mean, dtype=np.float64) / largest).sum(axis=0)
+            squares += total(np.square(np.subtract(block, mean, dtype=np.float64) / largest), axis=0)
         if self.index is not None:
             for block in blocks(self.X, np.delete(np.arange(len(self.X)), self.index)):
-                low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        spread = largest * np.sqrt(squares / self.n_rows)
-        return Columns(mean, spread, low.astype(np.float64), high.astype(np.float64))
+                low, high = self._wider(low, high, block)
+        aside = ~seen & (low <= high)  # only rows that are set aside have entries
+        mean[aside] = (low[aside] + high[aside]) / 2
+        spread = largest * np.sqrt(squares / n_observed)
+        return Columns(*(np.where(low > high, np.nan, values).astype(np.float64) for values in (mean, spread, low, high)))
+
+    def _wider(self, low: NDArray[Any], high: NDArray[Any], block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the ends of columns, with those of a block."""
+        smallest, largest = self._ends(block, 0)
+        return np.minimum(low, smallest), np.maximum(high, largest)
 
     @computed_once
     def without_broken_entries(self) -> Columns:
@@ -209,7 +266,7 @@ class Summary:
         farthest, others = columns.farthest, Columns(*(values.copy() for values in columns))
         most = max(len(self.X) // _ROWS_FOR_ONE_BROKEN, 1)
         # The other columns are not read: so few entries cannot hold so much of their variance.
-        suspect = most * np.square(farthest) > _BROKEN_SHARE / 2 * self.n_rows * np.square(columns.spread)
+        suspect = most * np.square(farthest) > _BROKEN_SHARE / 2 * self.n_observed * np.square(columns.spread)
         learned: list[np.intp] = []
         for column in np.argsort(-farthest):
             entries = self._without_broken(column, most) if suspect[column] else None
@@ -219,7 +276,7 @@ class Summary:
                 values[column] = value
             learned.append(column)
         for column in reversed(learned):
-            if farthest[column] <= _REACH * others.farthest.max():
+            if farthest[column] <= _REACH * np.fmax.reduce(others.farthest):
                 for values, all_values in zip(others, columns, strict=True):
                     values[column] = all_values[column]
         return others
@@ -227,18 +284,20 @@ class Summary:
     def _without_broken(self, column: np.intp, most: int) -> tuple[float, float, float, float] | None:
         """Return mean, spread and ends of a column without at most so many entries; None where all of them count."""
         entries = self.X[:, column].astype(np.float64)
-        distances = np.abs(entries - np.median(entries))
+        observed = ~np.isnan(entries)
+        distances = np.where(observed, np.abs(entries - np.median(entries[observed])), 0)
         order = np.argpartition(distances, -most - 1)[-most - 1 :]
         order = order[np.argsort(distances[order])]
         near, far = distances[order[:-1]], distances[order[1:]]
         gaps = np.flatnonzero((near > 0) & (far > _BROKEN_GAP * near))
         if len(gaps) == 0:
             return None
-        counts = np.ones(len(entries), bool)
+        counts, entries_there = observed.copy(), entries[observed]
         counts[order[gaps[0] + 1 :]] = False
         others = entries[counts]
         trained = others if self.index is None else entries[self.index][counts[self.index]]
-        if others.var() * len(others) >= (1 - _BROKEN_SHARE) * entries.var() * len(entries) or len(trained) == 0:
+        most_left = (1 - _BROKEN_SHARE) * entries_there.var() * len(entries_there)
+        if others.var() * len(others) >= most_left or len(trained) == 0:
             return None
         return trained.mean(), trained.std(), others.min(), others.max()
 
@@ -256,7 +315,7 @@ class Summary:
             Twice the distance of the farthest entry of all rows that is not broken.
         """
         others = self.without_broken_entries
-        return _REACH * float(np.maximum(np.abs(others.low - shift), np.abs(others.high - shift)).max())
+        return _REACH * float(np.fmax.reduce(np.fmax(np.abs(others.low - shift), np.abs(others.high - shift))))
 
     def check_float32(self) -> None:
         """Check that the entries are within float32; only floats wider than that are looked at.
@@ -365,20 +424,20 @@ class Units:
         """
         return u * np.float64(self.scale) + self.shift
 
-    def log_volume(self, n_features: int) -> float:
+    def log_volume(self, n_observed: float) -> float:
         """Return log p(u) - log p(x) for a row.
 
         Parameters
         ----------
-        n_features : int
-            Number of features of the row.
+        n_observed : float
+            Number of observed entries of the row, or their mean over rows.
 
         Returns
         -------
         float
-            ``n_features * log(scale)``, in nats.
+            ``n_observed * log(scale)``, in nats.
         """
-        return n_features * math.log(self.scale)
+        return n_observed * math.log(self.scale)
 
 
 class Rows:
@@ -394,14 +453,26 @@ class Rows:
         to float32.
     device : torch.device
         Where the batches go.
+    has_missing : bool, default=False
+        Whether entries are missing, as NaN. Then batches say which are observed, and have 0 in the place of the others,
+        or what `filled` says.
     read_often : bool, default=False
         Whether all rows will be read many times. Then a CUDA device gets `X`, in its own dtype, once and for all if
         it has room; otherwise rows go there through pinned memory when they are asked for.
     """
 
-    def __init__(self, X: NDArray[Any], units: Units, device: torch.device, *, read_often: bool = False) -> None:
-        self.X, self.units, self.device = X, units, device
+    def __init__(
+        self,
+        X: NDArray[Any],
+        units: Units,
+        device: torch.device,
+        *,
+        has_missing: bool = False,
+        read_often: bool = False,
+    ) -> None:
+        self.X, self.units, self.device, self.has_missing = X, units, device, has_missing
         self._index: Tensor | None = None
+        self._filling: tuple[Tensor, Tensor, Tensor] | None = None
         narrow = np.result_type(X.dtype, np.float32) == np.float32 and units.fit_float32
         self._shift = torch.tensor(
             units.shift,
@@ -415,6 +486,22 @@ class Rows:
                 self._source = as_tensor(X).to(device)
         elif _is_shareable(X) and X.dtype in _SELECTED_BY_TORCH:
             self._source = torch.from_numpy(X)
+
+    def filled(self, mean: Tensor, components: Tensor, coordinates: Tensor) -> "Rows":
+        """Return these rows with ``mean + coordinates @ components`` in the place of missing entries.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (n_features,), float32
+            On the device of the rows, as are the others.
+        components : Tensor of shape (n_directions, n_features), float32
+            Directions.
+        coordinates : Tensor of shape (n_samples, n_directions), float32
+            A row for each row of `X`.
+        """
+        filled = copy.copy(self)
+        filled._filling = mean, components, coordinates
+        return filled
 
     def subset(self, index: NDArray[np.intp] | None) -> "Rows":
         """Return the rows `index` alone, None being all; what is on the device already is shared."""
@@ -447,6 +534,14 @@ class Rows:
         """The number of columns."""
         return self.X.shape[1]
 
+    @property
+    def n_observed(self) -> int:
+        """The number of entries that are not missing."""
+        if not self.has_missing:
+            return len(self) * self.n_features
+        index = None if self._index is None else self._index.cpu().numpy()
+        return sum(int((~np.isnan(block)).sum()) for block in blocks(self.X, index))
+
     def place(self, rows: Tensor) -> Tensor:
         """Return the numbers that rows have in `X`, where they will be looked up."""
         if self.is_resident:
@@ -456,19 +551,27 @@ class Rows:
     def take(self, placed: Tensor) -> Batch:
         """Return the rows whose numbers in `X` are what `place` returned."""
         if self._source is not None:
-            return self._convert(self._source.index_select(0, placed))
-        return self._convert(self._send(as_tensor(self.X[placed.numpy()])))
+            return self._convert(self._source.index_select(0, placed), placed)
+        return self._convert(self._send(as_tensor(self.X[placed.numpy()])), placed)
 
     def __getitem__(self, rows: slice) -> Batch:
         if self._index is not None:
             return self.take(self._index[rows])
-        return self._convert(self._send(as_tensor(self.X[rows])) if self._source is None else self._source[rows])
+        block = self._send(as_tensor(self.X[rows])) if self._source is None else self._source[rows]
+        return self._convert(block, rows)
 
     def _send(self, block: Tensor) -> Tensor:
         return block.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else block
 
-    def _convert(self, block: Tensor) -> Batch:
-        return Batch(self.units.apply(block, self._shift).to(self.device, torch.float32))
+    def _convert(self, block: Tensor, rows: Tensor | slice) -> Batch:
+        x = self.units.apply(block, self._shift).to(self.device, torch.float32)
+        if not self.has_missing:
+            return Batch(x)
+        observed = ~x.isnan()
+        if self._filling is None:
+            return Batch(x.nan_to_num_(0.0), observed)
+        mean, components, coordinates = self._filling
+        return Batch(torch.where(observed, x, torch.addmm(mean, coordinates[rows], components)), observed)
 
     def blocks(self, n_rows: int) -> Iterator[Batch]:
         """Yield all rows in order, at most `n_rows` at a time."""

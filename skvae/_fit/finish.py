@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skvae._data.checks import warn_user
-from skvae._data.rows import Rows
+from skvae._data.rows import Batch, Rows
 from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
 from skvae._model.linear import LinearModel
@@ -65,23 +65,29 @@ class KeepBetter(Hook):
         if len(self._held_out) < _FEWEST_HELD_OUT:
             return
         model, rows = run.model, self._held_out.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
-        trained, errors = copy_weights(model.state_dict()), _square_errors(model, rows)
+        trained, errors = copy_weights(model.state_dict()), _mean_squares_left(model, rows)
         model.load_state_dict(self._start)
-        start_errors = _square_errors(model, rows)
+        start_errors = _mean_squares_left(model, rows)
         most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
         if not run.group.broadcast(is_better):
             model.load_state_dict(trained)
 
 
-def _square_errors(model: VAE, rows: Rows) -> Tensor:
-    """Return the mean square of what the reconstruction of each row leaves."""
+def _mean_squares_left(model: VAE, rows: Rows) -> Tensor:
+    """Return the mean square of what the reconstruction of each row leaves of it."""
     step = max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        errors = [
-            (batch.x - model.decode(model.posterior(batch.x)[0])).square().mean(1).cpu() for batch in rows.blocks(step)
-        ]
-    return torch.cat(errors).double()
+        means = [_mean_square(batch, model.decode(model.posterior(batch)[0])).cpu() for batch in rows.blocks(step)]
+    return torch.cat(means).double()
+
+
+def _mean_square(batch: Batch, expected: Tensor) -> Tensor:
+    """Return the mean square of the observed entries of each row less what was expected; 0 where there are none."""
+    squares = (batch.x - expected).square()
+    if batch.observed is None:
+        return squares.mean(1)
+    return torch.where(batch.observed, squares, 0).sum(1) / batch.observed.sum(1).clamp_min(1)
 
 
 class CalibrateNoise(Hook):
@@ -109,21 +115,21 @@ class CalibrateNoise(Hook):
         smallest = max(likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
         most = min(max(_MOST_ENTRIES // run.rows.n_features, _FEWEST_ROWS), _MOST_ROWS)
         means, squares = _decoded(run, run.rows.sample(most, run.seeds.finish))
-        mean_squares = squares.mean(0)
+        mean_squares = squares.nanmean(0)
         noisy = mean_squares > smallest
         if len(self._held_out) >= _FEWEST_HELD_OUT and bool(noisy.any()):
             _, left = _decoded(run, self._held_out.sample(most, run.seeds.finish))
-            ratio = (left[:, noisy] / mean_squares[noisy]).mean(1)
+            ratio = (left[:, noisy] / mean_squares[noisy]).nanmean(1)
             # A row far away says nothing of the others.
-            factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.median()).mean().clamp_min(1)
-            squares = torch.where(noisy, squares * factor, squares)
-        squares += (smallest - squares.mean(0)).clamp_min(0)
+            factor = ratio.clamp_max(_MOST_TIMES_MEDIAN * ratio.nanmedian()).nanmean().clamp_min(1)
+            squares = torch.where(noisy, squares * factor.nan_to_num(1.0), squares)
+        squares += (smallest - squares.nanmean(0)).clamp_min(0)
         with torch.no_grad():
             likelihood.calibrate(means, squares)
 
 
 def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the expected decoded mean of each entry, and the expected square of what it leaves.
+    """Return the expected decoded mean of each entry, and the expected square of what it leaves; NaN where it is missing.
 
     The posterior is drawn from anew for each row: what is the same for all rows does not average out.
     """
@@ -133,12 +139,14 @@ def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     blocks = []
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))):
-            mean, std = model.posterior(batch.x)
+            mean, std = model.posterior(batch)
             shape = n_pairs, *mean.shape
             points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
             z = mean + std * torch.cat([points, -points])
             decoded = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
             squares = (batch.x - decoded).square().mean(0)
+            if batch.observed is not None:
+                squares = torch.where(batch.observed, squares, math.nan)
             blocks.append((decoded.mean(0).cpu().double(), squares.cpu().double()))
     means, squares = zip(*blocks, strict=True)
     return torch.cat(means), torch.cat(squares)
@@ -182,8 +190,11 @@ def _has_structure(run: Run) -> bool:
 
     Of n rows of d features with white noise of variance v, that is about :math:`v (1 + \sqrt{d / n})^2`.
     """
-    x = run.rows.sample(_MOST_STRUCTURE_ROWS, run.seeds.finish)[:].x.cpu()
+    batch = run.rows.sample(_MOST_STRUCTURE_ROWS, run.seeds.finish)[:]
+    x = batch.x.cpu()
     x -= x.mean(0)
+    if batch.observed is not None:
+        x *= batch.observed.cpu()
     variances = torch.linalg.eigvalsh((x @ x.T).double() / len(x))
     by_chance = float(variances.sum()) / run.model.n_features * (1 + math.sqrt(run.model.n_features / len(x))) ** 2
     return float(variances[-1]) > _MORE_THAN_CHANCE * by_chance
@@ -204,10 +215,10 @@ class CheckReconstructions(Hook):
     def end_run(self, run: Run) -> None:
         """Warn."""
         rows = run.rows.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
-        left = float(_square_errors(run.model, rows).mean())
-        mean = self._linear.mean
-        total = sum(float((batch.x.cpu().double() - mean).square().sum()) for batch in rows.blocks(_MOST_RECONSTRUCTED))
-        kept = 1 - left * len(rows) * rows.n_features / total if total > 0 else 1.0
+        mean = self._linear.mean.to(run.model.device, torch.float32)
+        left = float(_mean_squares_left(run.model, rows).sum())
+        total = sum(float(_mean_square(batch, mean).sum()) for batch in rows.blocks(_MOST_RECONSTRUCTED))
+        kept = 1 - left / total if total > 0 else 1.0
         if kept < self._linear.explained - _LARGEST_LOSS and _has_structure(run):
             warn_user(
                 f"Reconstructions of training rows keep {kept:.3g} of the variance, where PCA with as many components "
@@ -220,6 +231,6 @@ def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the posterior of the training rows, or of a part of many."""
     model, rows = run.model, run.rows.sample(_MOST_ROWS, run.seeds.finish)
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        blocks = [model.posterior(batch.x) for batch in rows.blocks(max(1, BLOCK_ENTRIES // model.encoder_width))]
+        blocks = [model.posterior(batch) for batch in rows.blocks(max(1, BLOCK_ENTRIES // model.encoder_width))]
     means, stds = zip(*blocks, strict=True)
     return torch.cat(means).cpu().numpy(), torch.cat(stds).cpu().numpy()

@@ -136,6 +136,7 @@ class Run:
         self.noise = Noise(model.device, seeds.noise)
         self._term_weights = torch.tensor([-1.0, plan.beta], dtype=torch.float32, device=model.device)
         self._beta = plan.beta
+        self._log_volume = model.units.log_volume(rows.n_observed / len(rows))
         self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])
@@ -260,7 +261,7 @@ class Run:
             total.zero_()
         if not (math.isfinite(log_likelihood) and math.isfinite(kl)):
             raise divergence_error(self.epoch + 1, f"log_likelihood {log_likelihood:g}, kl {kl:g}")
-        log_likelihood -= self.model.units.log_volume(self.model.n_features)
+        log_likelihood -= self._log_volume
         record = {"loss": self.beta * kl - log_likelihood, "elbo": log_likelihood - kl}
         record |= {"log_likelihood": log_likelihood, "kl": kl}
         for name, values in self.history.items():
@@ -275,7 +276,7 @@ class Run:
             raise divergence_error(self.epoch, "its last step left weights that are not finite")
         batch = self.rows[:_N_TRIED]
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
-            mean, std = self.model.posterior(batch.x)
+            mean, std = self.model.posterior(batch)
             entries = self.model.likelihood.log_prob(batch.x, self.model.decoder(mean))
         if not all(bool(values.isfinite().all()) for values in (mean, std, entries)):
             raise divergence_error(self.epoch, "what it makes of training rows after its last step is not finite")

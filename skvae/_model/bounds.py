@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skvae._data.checks import LARGEST, enough_memory
-from skvae._data.rows import Rows
+from skvae._data.rows import Batch, Rows
 from skvae._model.vae import VAE
 
 __all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound"]
@@ -138,8 +138,15 @@ class LowerBound:
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
             for batch in rows.blocks(n_rows):
                 log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
-                bounds.append(self._expectation(log_weights).clamp_min(-LARGEST).numpy())
-        return np.concatenate([np.empty(0), *bounds]) - model.units.log_volume(model.n_features)
+                bounds.append(self._expectation(log_weights).clamp_min(-LARGEST).numpy() - self._log_volumes(batch))
+        return np.concatenate([np.empty(0), *bounds])
+
+    def _log_volumes(self, batch: Batch) -> NDArray[np.float64] | float:
+        """Return what the units take from the log density of each row: that of its observed entries."""
+        units = self._model.units
+        if batch.observed is None:
+            return units.log_volume(self._model.n_features)
+        return batch.observed.sum(1).cpu().numpy() * units.log_volume(1)
 
     def _expectation(self, log_weights: Tensor) -> Tensor:
         """Return the expected logarithm of the mean of a group of weights, for each row."""

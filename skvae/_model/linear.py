@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from skvae._data.rows import Rows
+from skvae._model.completion import inverse_softplus
+from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
 from skvae._model.vae import VAE
 
@@ -22,6 +24,9 @@ _N_ITERATIONS, _N_EXTRA = 8, 10
 
 # Products that may go into the moments. Of more rows a part is drawn, which takes less than an epoch.
 _MOST_PRODUCTS = 1 << 34
+
+# Products that may go into a step of the EM algorithm, where entries are missing. Of more rows a part is drawn.
+_MOST_PRODUCTS_OF_EM, _FEWEST_ROWS_OF_EM = 1 << 30, 500
 
 # Entries of a block of rows.
 _BLOCK_ENTRIES = 1 << 20
@@ -90,30 +95,55 @@ class LinearModel:
             variances, vectors, total = moments.leading(min(rank + _N_EXTRA, n_features), seed)
         variances, vectors = variances.flip(0)[:rank].clamp_min(0), vectors.flip(1)[:, :rank]
         left = max(total - float(variances.sum()), 0.0)
-        noise = max(left / max(n_features - rank, 1), vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
+        smallest = max(vae.likelihood.smallest_scale**2, _SMALLEST_VARIANCE)
+        noise = max(left / max(n_features - rank, 1), smallest)
+        mean, leading = moments.mean, vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
+        if rows.has_missing:
+            some = rows.sample(max(_MOST_PRODUCTS_OF_EM // (n_features * rank**2), _FEWEST_ROWS_OF_EM), seed)
+            mean, leading, noise, left = fit_to_observed(mean, leading, noise, some, group, smallest=smallest)
+            _, scales, axes = torch.linalg.svd(leading, full_matrices=False)
+            leading, total = scales[:, None] * axes, moments.mean_square()
         components = torch.zeros(n_components, n_features, dtype=torch.float64, device="cpu")
-        components[:rank] = vectors.T * (variances - noise).clamp_min(_SMALLEST_VARIANCE).sqrt()[:, None]
-        return cls(moments.mean, components, noise, 1 - left / total if total > 0 else 0.0)
+        components[:rank] = leading
+        return cls(mean, components, noise, 1 - left / total if total > 0 else 0.0)
 
 
 class _Moments:
-    """Mean and second moments of rows, a block at a time."""
+    """Mean and second moments of the observed entries of rows, a block at a time."""
 
     def __init__(self, rows: Rows, group: Any) -> None:
         self._share, self._n_rows, self._group = rows.between(*group.part(len(rows))), len(rows), group
-        self._n_features = rows.n_features
-        self.mean = self._average(lambda x: x.sum(0), (self._n_features,))
+        self._n_features, self._has_missing = rows.n_features, rows.has_missing
+        self.mean = torch.zeros(self._n_features, dtype=torch.float64, device="cpu")
+        self._counts: Tensor | int = len(rows)
+        if self._has_missing:
+            self._counts = self._sum(lambda _, observed: observed.sum(0), (self._n_features,)).clamp_min(1)
+        self.mean = self._sum(lambda x, _: x.sum(0), (self._n_features,)) / self._counts
 
-    def _average(self, moment: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Return the mean over all rows of what `moment` sums over the rows of a block."""
+    def _sum(self, moment: Callable[[Tensor, Any], Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Return the sum over all rows of what `moment` sums over those of a block.
+
+        It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed.
+        """
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
-            total += moment(batch.x.cpu().double())
-        return self._group.sum(total) / self._n_rows
+            centered = batch.x.cpu().double() - self.mean
+            observed = 1 if batch.observed is None else batch.observed.cpu().double()
+            total += moment(centered * observed, observed)
+        return self._group.sum(total)
 
     def covariance(self) -> Tensor:
-        """Return the covariance matrix."""
-        return self._average(lambda x: (x - self.mean).T @ (x - self.mean), (self._n_features, self._n_features))
+        """Return the covariance matrix, each entry over the rows that have both features."""
+        shape = self._n_features, self._n_features
+        counts = self._counts
+        if self._has_missing:
+            counts = self._sum(lambda _, observed: observed.T @ observed, shape).clamp_min(1)
+        return self._sum(lambda x, _: x.T @ x, shape) / counts
+
+    def mean_square(self) -> float:
+        """Return the mean square of the entries less their means."""
+        total = self._sum(lambda x, _: x.square().sum(), ())
+        return float(total / torch.as_tensor(self._counts).sum())
 
     def leading(self, n_directions: int, seed: int) -> tuple[Tensor, Tensor, float]:
         """Return the leading variances in rising order, their directions, and the total variance."""
@@ -122,17 +152,19 @@ class _Moments:
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         for _ in range(_N_ITERATIONS):
             q = self._group.broadcast(torch.linalg.qr(basis).Q)
-            basis = self._average(functools.partial(self._along, q), shape)
+            basis = self._sum(functools.partial(_along, q), shape) / self._n_rows
         variances, vectors = torch.linalg.eigh(q.T @ basis)
-        return variances, q @ vectors, float(self._average(lambda x: (x - self.mean).square().sum(), ()))
+        return variances, q @ vectors, float(self._sum(lambda x, _: x.square().sum(), ()) / self._n_rows)
 
-    def _along(self, q: Tensor, x: Tensor) -> Tensor:
-        x = x - self.mean
-        return x.T @ (x @ q)
+
+def _along(q: Tensor, x: Tensor, _: Any) -> Tensor:
+    return x.T @ (x @ q)
 
 
 def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> LinearModel | None:
-    """Give a model whose networks have linear paths the posterior of a linear model of rows, and its mean.
+    """Fit a linear model to rows, and give it to a model: for missing entries, and as a start where there are paths.
+
+    A model whose networks have linear paths begins with the posterior of the linear model, and its mean.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
     diagonal. Where the likelihood can have the mean and the noise of the linear model, the ELBO is then the log
@@ -141,7 +173,7 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
     Parameters
     ----------
     vae : VAE
-        The model. Without linear paths it stays as it is.
+        The model. Networks without linear paths stay as they are.
     rows, seed, group
         As in `LinearModel.fit`.
 
@@ -151,13 +183,14 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
         The linear model; None where the decoder does not begin at it.
     """
     encoder, decoder = vae.encoder, vae.decoder
-    if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
-        return None
     linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
     mean, components, noise = linear.mean, linear.components, linear.noise_variance
+    vae.completion.begin_at(mean, components, noise)
+    if not isinstance(encoder, Network) or not isinstance(decoder, Network) or encoder.path is None:
+        return None
     precisions = 1 + components.square().sum(1) / noise
     log_variances = -precisions.log()
-    raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
+    raw = log_variances if vae.posterior_scale == "log_variance" else inverse_softplus((0.5 * log_variances).exp())
     to_latent = components / (noise * precisions[:, None])
     encoder.begin_at(to_latent, torch.cat([-(to_latent @ mean), raw]))
     bias = vae.likelihood.begin_at(mean, noise)
@@ -166,6 +199,3 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
     decoder.begin_at(components.T, bias)
     return linear
 
-
-def _inverse_softplus(values: Tensor) -> Tensor:
-    return values + torch.log(-torch.expm1(-values))

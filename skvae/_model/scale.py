@@ -30,7 +30,7 @@ def fit_scale(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) -> 
     Parameters
     ----------
     means, squares : Tensor of shape (n_samples, n_features), float64
-        The means m, and the squares q of what they leave.
+        The means m, and the squares q of what they leave; NaN where that is not known.
     raw : Tensor of shape (n_features,), float64
         Where a begins, with b = 0: no feature gets worse.
     min_scale : float
@@ -46,18 +46,19 @@ def fit_scale(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) -> 
 def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) -> tuple[Tensor, Tensor]:
     """Return the same for a few features."""
     center = means.mean(0)
-    deviations = means - center
+    deviations, known = means - center, ~squares.isnan()
+    squares = squares.nan_to_num(0.0)
 
     def loss(level: Tensor, slope: Tensor) -> Tensor:
         scale = min_scale + softplus(level + slope * deviations)
-        return (0.5 * squares / scale.square() + scale.log()).sum(0) + 0.5 * _RIDGE * slope.square()
+        return ((0.5 * squares / scale.square() + scale.log()) * known).sum(0) + 0.5 * _RIDGE * slope.square()
 
     level, slope = raw, torch.zeros_like(raw)
     smallest = loss(level, slope)
     for _ in range(_N_STEPS):
         r = level + slope * deviations
         scale = min_scale + softplus(r)
-        rate = torch.sigmoid(r) / scale  # the derivative of log s
+        rate = torch.sigmoid(r) / scale * known  # the derivative of log s
         weight, score = 2 * rate.square(), (squares / scale.square() - 1) * rate
         weighted = weight * deviations
         a, b, c = weight.sum(0), weighted.sum(0), (weighted * deviations).sum(0) + _RIDGE

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skvae._data.rows import Batch, Units
 from skvae._model import ops
+from skvae._model.completion import Completion
 from skvae._model.networks import Network
 from skvae._model.noise import Noise
 from skvae._model.prior import check_mixture, draw_from_prior, log_prior
@@ -48,6 +49,8 @@ class VAE(nn.Module):
         What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
     prior : GaussianMixture, default=None
         The distribution of z that scores and samples have; None is N(0, I).
+    completion : Completion, default=None
+        What stands in the place of missing entries; None is a new one.
 
     References
     ----------
@@ -67,11 +70,13 @@ class VAE(nn.Module):
         n_components: int,
         posterior_scale: str,
         prior: GaussianMixture | None = None,
+        completion: Completion | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
+        self.completion = Completion(n_components, n_features) if completion is None else completion
         self.units = units
         self.n_features = n_features
         self.n_components = n_components
@@ -89,6 +94,7 @@ class VAE(nn.Module):
         if next(likelihood.parameters(), None) is not None:
             likelihood = copy.deepcopy(likelihood).cpu()
         parts = {"encoder": self.encoder, "decoder": self.decoder, "likelihood": likelihood}
+        parts |= {"completion": self.completion}
         return parts | self.config
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,6 +108,7 @@ class VAE(nn.Module):
     def _check(self) -> None:
         """Raise ValueError unless the parts belong together."""
         kinds: dict[str, type] = {"encoder": nn.Module, "decoder": nn.Module, "likelihood": Likelihood}
+        kinds |= {"completion": Completion}
         kinds |= {"n_features": int, "n_components": int, "posterior_scale": str}
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
@@ -112,6 +119,9 @@ class VAE(nn.Module):
             check_mixture(self.prior, self.n_components)
         if np.shape(self.units.shift) not in ((), (self.n_features,)):
             raise ValueError(f"shift has {np.shape(self.units.shift)} numbers; 1 or {self.n_features} are expected.")
+        shape = self.completion.config["n_directions"], self.completion.config["n_features"]
+        if shape != (self.n_components, self.n_features):
+            raise ValueError(f"completion is for {shape[0]} components of {shape[1]} features.")
         sizes = {
             "encoder": (self.n_features, 2 * self.n_components),
             "decoder": (self.n_components, self.likelihood.n_parameters * self.n_features),
@@ -128,7 +138,8 @@ class VAE(nn.Module):
         copied = VAE.__new__(VAE)
         memo[id(self)] = copied
         parts: dict[str, Any] = {
-            name: copy.deepcopy(getattr(self, name), memo) for name in ("encoder", "decoder", "likelihood")
+            name: copy.deepcopy(getattr(self, name), memo)
+            for name in ("encoder", "decoder", "likelihood", "completion")
         }
         parts |= {"units": self.units, "prior": copy.deepcopy(self.prior, memo)}
         VAE.__init__(copied, **self.config | parts)
@@ -161,10 +172,16 @@ class VAE(nn.Module):
         networks = [part for part in (self.encoder, self.decoder) if isinstance(part, Network)]
         return [weight for network in networks if network.path is not None for weight in network.inner_weights]
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
-        mean, raw = self.encoder(x).float().chunk(2, dim=1)
+        mean, raw = self._encode(batch, self.encoder(batch.x)).chunk(2, dim=1)
         return mean, ops.std_and_log(raw, self.posterior_scale)[0]
+
+    def _encode(self, batch: Batch, encoded: Tensor) -> Tensor:
+        """Return means and raw scales of the posterior, of what the encoder makes of completed rows."""
+        if batch.observed is None:
+            return encoded.float()
+        return self.completion.widen(encoded.float(), batch.observed, self.posterior_scale)
 
     def terms(self, batch: Batch, noise: Noise) -> Terms:
         r"""Return the terms of the ELBO, with one draw of z for each row.
@@ -185,7 +202,7 @@ class VAE(nn.Module):
         Terms
             Summed over the rows, to be differentiated.
         """
-        encoded = self.encoder(batch.x, noise).float()
+        encoded = self._encode(batch, self.encoder(batch.x, noise))
         points = noise.normal(torch.Size((len(batch), self.n_components)))
         z, kl = ops.draw(encoded, points, self.posterior_scale)
         entries = self.likelihood.log_prob(batch.x, self.decoder(z, noise))
@@ -218,7 +235,7 @@ class VAE(nn.Module):
         ----------
         .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016, equation 8.
         """
-        mean, std = self.posterior(batch.x)
+        mean, std = self.posterior(batch)
         z = mean[:, None] + std[:, None] * points
         if self.prior is None:  # the constants cancel
             log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)

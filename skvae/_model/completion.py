@@ -1,0 +1,130 @@
+"""What stands in the place of missing entries on their way to the encoder."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from skvae._data.rows import Rows
+from skvae._model.stored import StoredModule
+
+__all__ = ["Completion", "inverse_softplus", "solve_latent"]
+
+# Entries of the matrices that are solved at once.
+_BLOCK_ENTRIES = 1 << 20
+
+
+class Completion(StoredModule):
+    r"""The linear model of the training rows, for its expectation of missing entries given those observed.
+
+    The linear model is x = mean + z W + noise of variance v, with z from N(0, I). Given the observed entries of a row,
+    z has the precision :math:`I + W_o W_o' / v` and the mean :math:`(I + W_o W_o' / v)^{-1} W_o (x_o - mean_o) / v`.
+    An encoder that begins as the posterior of the linear model gives that mean when the missing entries of the row are
+    replaced by their expectation.
+
+    Parameters
+    ----------
+    n_directions, n_features : int
+        The shape of W.
+    """
+
+    def __init__(self, n_directions: int, n_features: int) -> None:
+        super().__init__(n_directions=n_directions, n_features=n_features)
+        # NumPy's zeros take no memory until they are read.
+        for name, shape in (("mean", (n_features,)), ("components", (n_directions, n_features))):
+            self.register_buffer(name, torch.from_numpy(np.zeros(shape, np.float32)))
+        self.register_buffer("noise_variance", torch.ones((), dtype=torch.float32, device="cpu"))
+
+    def begin_at(self, mean: Tensor, components: Tensor, noise_variance: float) -> None:
+        """Take over a linear model."""
+        self.get_buffer("mean").copy_(mean)
+        self.get_buffer("components").copy_(components)
+        self.get_buffer("noise_variance").fill_(noise_variance)
+
+    def complete(self, rows: Rows) -> Rows:
+        """Return the rows with expected entries in the place of missing ones."""
+        if not rows.has_missing:
+            return rows
+        mean, components = self.get_buffer("mean"), self.get_buffer("components")
+        return rows.filled(mean, components, self._coordinates(rows))
+
+    def _coordinates(self, rows: Rows) -> Tensor:
+        """Return the expected z of each row that lacks entries, and 0 for the others, which do not need it."""
+        mean, components, variance = (buffer.cpu().double() for buffer in self.buffers())
+        n_directions, n_features = components.shape
+        coordinates = torch.zeros(len(rows), n_directions, dtype=torch.float64, device="cpu")
+        start = 0
+        for batch in rows.blocks(max(1, _BLOCK_ENTRIES // max(n_features, n_directions**2))):
+            x, observed = batch.x.cpu(), batch.observed.cpu()
+            lacking = (~observed).any(1).nonzero()[:, 0]
+            if len(lacking):
+                x, observed = x[lacking].double(), observed[lacking].double()
+                latent, _ = solve_latent(x - mean, observed, components, variance)
+                coordinates[start + lacking] = latent
+            start += len(batch)
+        return coordinates.to(rows.device, torch.float32)
+
+    def widen(self, encoded: Tensor, observed: Tensor, posterior_scale: str) -> Tensor:
+        r"""Return the parameters of the posterior given the observed entries, of those given whole rows.
+
+        The standard deviation of component k grows as that of the linear model does: by the square root of
+        :math:`(1 + \sum_j W_{kj}^2 / v) / (1 + \sum_{j\,observed} W_{kj}^2 / v)`. Where nothing is observed, the
+        posterior is N(0, I).
+
+        Parameters
+        ----------
+        encoded : Tensor of shape (batch, 2 * n_components)
+            Means, then raw scales.
+        observed : Tensor of shape (batch, n_features), bool
+            Which entries are observed.
+        posterior_scale : {"log_variance", "softplus"}
+            What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
+        """
+        precisions = self.get_buffer("components").square() / self.get_buffer("noise_variance")
+        log_ratio = (1 + precisions.sum(1)).log() - (1 + observed.float() @ precisions.T).log()
+        mean, raw = encoded.chunk(2, dim=1)
+        if posterior_scale == "log_variance":
+            raw, raw_of_prior = raw + log_ratio, 0.0
+        else:
+            raw, raw_of_prior = inverse_softplus(softplus(raw) * (0.5 * log_ratio).exp()), _RAW_OF_ONE
+        empty = ~observed.any(1, keepdim=True)
+        return torch.cat([mean.masked_fill(empty, 0.0), raw.masked_fill(empty, raw_of_prior)], dim=1)
+
+
+# The softplus of this is 1.
+_RAW_OF_ONE = float(np.log(np.expm1(1)))
+
+
+def inverse_softplus(values: Tensor) -> Tensor:
+    """Return r with ``log(1 + exp(r))`` equal to `values`, which are positive."""
+    return values + torch.log(-torch.expm1(-values))
+
+
+def solve_latent(
+    centered: Tensor, observed: Tensor, components: Tensor, variance: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Return mean and covariance of z given the observed entries of each row under a linear model.
+
+    Parameters
+    ----------
+    centered : Tensor of shape (n_rows, n_features), float64
+        Rows less the mean of the linear model; what is not observed may be any number.
+    observed : Tensor of shape (n_rows, n_features), float64
+        1 for each entry that is observed, and 0 for the others.
+    components : Tensor of shape (n_directions, n_features), float64
+        W.
+    variance : Tensor or float
+        The variance of the noise.
+
+    Returns
+    -------
+    mean : Tensor of shape (n_rows, n_directions), float64
+    covariance : Tensor of shape (n_rows, n_directions, n_directions), float64
+    """
+    n_directions = len(components)
+    products = (components[:, None] * components).flatten(0, 1)  # of each pair of directions, by feature
+    precisions = (observed @ products.T).unflatten(1, (n_directions, n_directions)) / variance
+    precisions.diagonal(dim1=1, dim2=2).add_(1)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precisions))
+    projected = (centered * observed) @ components.T / variance
+    return (covariance @ projected[:, :, None])[:, :, 0], covariance
