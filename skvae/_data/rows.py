@@ -503,6 +503,23 @@ class Rows:
         filled._filling = mean, components, coordinates
         return filled
 
+    def with_more_missing(self, share: float, n_rows: int, seed: int) -> "Rows":
+        """Return a table of so many of these rows, again and again where they are fewer, with more entries missing.
+
+        Parameters
+        ----------
+        share : float
+            The probability with which an entry is lost.
+        n_rows : int
+            The number of rows.
+        seed : int
+            Where the draw begins.
+        """
+        index = np.arange(len(self.X)) if self._index is None else self._index.cpu().numpy()
+        X = self.X[np.resize(index, n_rows)].astype(np.result_type(self.X.dtype, np.float32))
+        X[np.random.RandomState(seed).random_sample(X.shape) < share] = np.nan
+        return Rows(X, self.units, self.device, has_missing=True)
+
     def subset(self, index: NDArray[np.intp] | None) -> "Rows":
         """Return the rows `index` alone, None being all; what is on the device already is shared."""
         if index is None:

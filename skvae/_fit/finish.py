@@ -1,5 +1,6 @@
 """What is set, and looked at, when training has ended, one small class each."""
 
+import functools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from skvae._data.checks import warn_user
 from skvae._data.rows import Batch, Rows
 from skvae._fit.run import Hook, Run
 from skvae._model.bounds import BLOCK_ENTRIES
+from skvae._model.imputation import Imputation
 from skvae._model.linear import LinearModel
 from skvae._model.prior import fit_mixture
 from skvae._model.stored import copy_weights
@@ -42,12 +44,18 @@ _MOST_STRUCTURE_ROWS, _MORE_THAN_CHANCE = 500, 1.2
 # model keeps of all training rows.
 _MOST_RECONSTRUCTED, _LARGEST_LOSS = 1000, 0.02
 
+# Where entries are missing, the least share of the others that held-out rows lose, how many such rows there are at
+# least, and the points with which what is lost is filled in.
+_SMALLEST_SHARE_LOST, _FEWEST_FILLED, _POINTS_OF_FILLED = 0.1, 300, 64
+
 # A component is active when the posterior means of the rows have at least this variance.
 _SMALLEST_ACTIVE = 0.01
 
 
 class KeepBetter(Hook):
     """The linear model where training has made nothing better of it: held-out rows decide.
+
+    They are reconstructed, or, where entries are missing, they lose some more, which are filled in.
 
     Parameters
     ----------
@@ -61,17 +69,40 @@ class KeepBetter(Hook):
         self._start, self._held_out = copy_weights(model.state_dict()), held_out
 
     def end_run(self, run: Run) -> None:
-        """Put back the weights of the start if they reconstruct the held-out rows better."""
+        """Put back the weights of the start if they are better for the held-out rows."""
         if len(self._held_out) < _FEWEST_HELD_OUT:
             return
-        model, rows = run.model, self._held_out.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
-        trained, errors = copy_weights(model.state_dict()), _mean_squares_left(model, rows)
+        model, seed = run.model, run.seeds.finish
+        rows = self._held_out.sample(_MOST_RECONSTRUCTED, seed)
+        measure = functools.partial(_mean_squares_left, rows=rows)
+        if run.rows.has_missing:
+            missing = 1 - run.rows.n_observed / (len(run.rows) * run.rows.n_features)
+            tried = rows.with_more_missing(max(missing, _SMALLEST_SHARE_LOST), max(len(rows), _FEWEST_FILLED), seed)
+            measure = functools.partial(_mean_squares_of_lost, rows=rows, tried=model.completion.complete(tried))
+        trained, errors = copy_weights(model.state_dict()), measure(model)
         model.load_state_dict(self._start)
-        start_errors = _mean_squares_left(model, rows)
+        start_errors = measure(model)
         most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
         if not run.group.broadcast(is_better):
             model.load_state_dict(trained)
+
+
+def _mean_squares_of_lost(model: VAE, rows: Rows, tried: Rows) -> Tensor:
+    """Return the mean square error of what is filled in where `tried`, which repeats `rows`, has lost an entry."""
+    imputation = Imputation(model, _POINTS_OF_FILLED)
+    whole = rows[:]
+    means, start = [], 0
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        for batch in tried.blocks(imputation.n_rows):
+            number = torch.arange(start, start + len(batch)) % len(rows)
+            lost = ~batch.observed if whole.observed is None else whole.observed[number] & ~batch.observed
+            some = lost.any(1)
+            batch = Batch(batch.x[some], batch.observed[some])
+            true = Batch(whole.x[number][some], lost[some])
+            means.append(_mean_square(true, imputation.mean(batch)).cpu())
+            start += len(some)
+    return torch.cat(means).double()
 
 
 def _mean_squares_left(model: VAE, rows: Rows) -> Tensor:

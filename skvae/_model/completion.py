@@ -101,7 +101,11 @@ def inverse_softplus(values: Tensor) -> Tensor:
 
 
 def solve_latent(
-    centered: Tensor, observed: Tensor, components: Tensor, variance: Tensor | float
+    centered: Tensor,
+    observed: Tensor,
+    components: Tensor,
+    variance: Tensor | float,
+    uncertainty: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return mean and covariance of z given the observed entries of each row under a linear model.
 
@@ -115,6 +119,8 @@ def solve_latent(
         W.
     variance : Tensor or float
         The variance of the noise.
+    uncertainty : Tensor of shape (n_directions, n_directions, n_features) or float, default=0
+        The covariance of the components of each feature, where they are not known exactly.
 
     Returns
     -------
@@ -122,7 +128,7 @@ def solve_latent(
     covariance : Tensor of shape (n_rows, n_directions, n_directions), float64
     """
     n_directions = len(components)
-    products = (components[:, None] * components).flatten(0, 1)  # of each pair of directions, by feature
+    products = (components[:, None] * components + uncertainty).flatten(0, 1)  # of each pair of directions, by feature
     precisions = (observed @ products.T).unflatten(1, (n_directions, n_directions)) / variance
     precisions.diagonal(dim1=1, dim2=2).add_(1)
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(precisions))

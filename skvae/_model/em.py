@@ -56,10 +56,10 @@ def fit_to_observed(
        85, 1998.
     """
     part = rows.between(*group.part(len(rows)))
-    left = 0.0
+    left, uncertainty = 0.0, 0.0
     for _ in range(_MOST_STEPS):
-        sums = _Sums(part, mean, components, variance, group)
-        found_mean, found, variance, left = sums.maximize(variance, smallest)
+        sums = _Sums(part, mean, components, variance, uncertainty, group)
+        found_mean, found, variance, left, uncertainty = sums.maximize(variance, smallest)
         change = ((found_mean - mean).square() + (found - components).square().sum(0)).mean()
         mean, components = found_mean, found
         if float(change) < _TOLERANCE**2 * variance:
@@ -70,8 +70,8 @@ def fit_to_observed(
 class _Sums:
     """What a step needs of the rows: sums over those in which a feature is observed, and over all."""
 
-    def __init__(self, rows: Rows, mean: Tensor, components: Tensor, variance: float, group: Any) -> None:
-        self._mean, self._components = mean, components
+    def __init__(self, rows: Rows, mean: Tensor, components: Tensor, variance: float, uncertainty, group: Any) -> None:
+        self._mean, self._components, self._uncertainty = mean, components, uncertainty
         n_directions, n_features = components.shape
         size = n_directions + 1  # the last one is the constant
         self._products = mean.new_zeros(n_features, size * size)
@@ -85,7 +85,7 @@ class _Sums:
             total.copy_(group.sum(total))
 
     def _add(self, centered: Tensor, observed: Tensor, variance: float) -> None:
-        latent, covariance = solve_latent(centered, observed, self._components, variance)
+        latent, covariance = solve_latent(centered, observed, self._components, variance, self._uncertainty)
         extended = torch.cat([latent, latent.new_ones(len(latent), 1)], 1)
         products = extended[:, :, None] * extended[:, None]
         products[:, :-1, :-1] += covariance
@@ -97,14 +97,22 @@ class _Sums:
         self._left += (seen - latent @ self._components * observed).square().sum()
         self._n_observed += observed.sum(0)
 
-    def maximize(self, variance: float, smallest: float) -> tuple[Tensor, Tensor, float, float]:
+    def maximize(self, variance: float, smallest: float):
         """Return mean, components and variance of the noise, and the mean square that the earlier ones left."""
         size = len(self._components) + 1
+        n_features = len(self._products)
         products = self._products.view(-1, size, size)
-        ridge = _RIDGE * torch.eye(size, dtype=torch.float64)
-        ridge[-1, -1] = 1e-9
-        found = torch.linalg.solve(products + ridge, self._with_x[:, :, None])[:, :, 0]
-        explained = (found * (2 * self._with_x - (products @ found[:, :, None])[:, :, 0])).sum()
+        strengths = self._components.square().sum(1)
+        if torch.is_tensor(self._uncertainty):
+            strengths = strengths + self._uncertainty.sum(2).diagonal()
+        alpha = n_features / strengths
+        if not VB: alpha = alpha*0+1/variance
+        ridge = torch.diag(torch.cat([alpha, alpha.new_tensor([1e-6])])) * variance
+        precision = (products + ridge)
+        covariance = variance * torch.linalg.inv(precision)
+        found = torch.linalg.solve(precision, self._with_x[:, :, None])[:, :, 0]
+        second = found[:, :, None] * found[:, None] + (covariance if VB else 0)
+        explained = 2 * (found * self._with_x).sum() - (products * second).sum()
         n_entries = self._n_observed.sum()
         variance = max(float((self._squares.sum() - explained) / n_entries), smallest)
         latent = self._latent.view(size, size) / self._latent[-1]
@@ -112,4 +120,6 @@ class _Sums:
         root = torch.linalg.cholesky(latent[:-1, :-1] - center.outer(center))
         weights, constant = found[:, :-1].T, found[:, -1]
         mean = self._mean + constant + center @ weights
-        return mean, root.T @ weights, variance, float(self._left / n_entries)
+        uncertainty = torch.einsum("ak,fab,bl->klf", root, covariance[:, :-1, :-1], root) if VB else 0.0
+        return mean, root.T @ weights, variance, float(self._left / n_entries), uncertainty
+VB = True
