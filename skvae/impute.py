@@ -18,6 +18,9 @@ from skvae._transformers import NormalVAETransformer
 
 __all__ = ["VAEImputer"]
 
+# The most components of the default estimator.
+_MOST_COMPONENTS = 20
+
 
 class VAEImputer(BaseImputer):
     """Imputer that fills missing entries by their conditional mean under a variational autoencoder.
@@ -31,7 +34,8 @@ class VAEImputer(BaseImputer):
     estimator : object, default=None
         A `NormalVAETransformer`, a `ContinuousBernoulliVAETransformer`, or a Pipeline that ends in one. The steps ahead
         of it take missing entries as NaN, keep the columns, and have an `inverse_transform`. `fit` works on a clone.
-        None is ``make_pipeline(StandardScaler(), NormalVAETransformer(random_state=random_state))``.
+        None is a `StandardScaler` ahead of a `NormalVAETransformer` with `random_state` and one component more than
+        half the columns, at most 20.
     missing_values : int, float, np.nan, pd.NA or None, default=np.nan
         What stands for a missing entry. NaN, `pd.NA` and None all take NaN and whatever becomes NaN in an array of
         numbers, such as a null of a DataFrame. With a number, NaN is an error.
@@ -139,12 +143,13 @@ class VAEImputer(BaseImputer):
             self._is_seen = ~missing.all(axis=0)
             if not self._is_seen.any():
                 raise ValueError("All entries of X are missing. Give rows with entries to learn from.")
-            self.estimator_ = self._unfitted().fit(self._seen(X))
+            n_columns = int(self._is_seen.sum())
+            self.estimator_ = self._unfitted(n_columns).fit(self._seen(X))
             _, vae = _steps(self.estimator_)
-            if vae.n_features_in_ != self._is_seen.sum():
+            if vae.n_features_in_ != n_columns:
                 raise ValueError(
                     f"The steps of estimator ahead of its last one make {vae.n_features_in_} columns out of "
-                    f"{self._is_seen.sum()}. Take steps that keep the columns, such as a scaler."
+                    f"{n_columns}. Take steps that keep the columns, such as a scaler."
                 )
         return self
 
@@ -218,10 +223,12 @@ class VAEImputer(BaseImputer):
         """Return whether a number stands for missing entries, and not NaN or what becomes NaN."""
         return isinstance(self.missing_values, Real) and not math.isnan(self.missing_values)
 
-    def _unfitted(self) -> Any:
+    def _unfitted(self, n_columns: int) -> Any:
         """Return a clone of the estimator, whose steps hand on arrays."""
         if self.estimator is None:
-            estimator = make_pipeline(StandardScaler(), NormalVAETransformer(random_state=self.random_state))
+            n_components = min(n_columns // 2 + 1, _MOST_COMPONENTS)
+            vae = NormalVAETransformer(n_components, random_state=self.random_state)
+            estimator = make_pipeline(StandardScaler(), vae)
         else:
             estimator = clone(self.estimator)
         ahead, vae = _steps(estimator)

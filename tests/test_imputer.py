@@ -75,6 +75,13 @@ def test_missing_entries_are_filled_from_the_others(table):
     assert error(filled, rows) < 0.5 * error(SimpleImputer().fit(X[:150]).transform(X[150:]), rows)
 
 
+def test_components_of_the_default_estimator_go_by_the_columns(X):
+    columns = np.column_stack([X, np.full(N_ROWS, np.nan)])
+    estimator = VAEImputer(random_state=3).fit(columns).estimator_
+    assert estimator[-1].n_components == N_COLUMNS // 2 + 1
+    assert estimator[-1].random_state == 3
+
+
 def test_steps_ahead_are_undone(X):
     scaler = StandardScaler().fit(X)
     alone = imputer(vae()).fit_transform(scaler.transform(X))
