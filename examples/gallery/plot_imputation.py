@@ -55,7 +55,7 @@ quadrants = np.zeros((4, 8, 8), dtype=bool)
 for quadrant, (row, column) in zip(quadrants, [(0, 0), (0, 4), (4, 0), (4, 4)], strict=True):
     quadrant[row : row + 4, column : column + 4] = True
 hidden = quadrants.reshape(4, 64)[rng.integers(4, size=len(X))]
-imputers["VAE"] = VAEImputer(NormalVAETransformer(20, random_state=0), random_state=0)
+imputers["VAE"] = VAEImputer(NormalVAETransformer(10, random_state=0))
 filled = fill(imputers, X, hidden)
 
 # %%
