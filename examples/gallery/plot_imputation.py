@@ -9,11 +9,15 @@ rows, and fills in what is missing.
 
 # %%
 # Entries of the breast cancer table are hidden at random, in the rows to learn from and in those to fill. Each imputer
-# is fitted to the first and fills the second. Errors are in standard deviations of a column.
+# is fitted to the first and fills the second. Errors are in standard deviations of a column. That of the VAE is the
+# smallest.
+
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.model_selection import train_test_split
@@ -25,11 +29,13 @@ from skvae.inspection import SamplesDisplay
 
 
 def fill(imputers, X, hidden):
-    """Return the held-out rows, and what each imputer makes of them; print its error on the hidden entries."""
+    """Return the held-out rows and what each imputer makes of them, and print its error on the hidden entries."""
     X_train, X_test, hidden_train, hidden_test = train_test_split(X, hidden, test_size=0.25, random_state=0)
     filled = {"original": X_test, "incomplete": np.where(hidden_test, np.nan, X_test)}
     for name, imputer in imputers.items():
-        imputer.fit(np.where(hidden_train, np.nan, X_train))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # more iterations make IterativeImputer no better here
+            imputer.fit(np.where(hidden_train, np.nan, X_train))
         filled[name] = imputer.transform(filled["incomplete"])
         error = np.sqrt(np.mean((filled[name] - X_test)[hidden_test] ** 2))
         print(f"{name}: root mean square error {error:.2f}")
@@ -41,14 +47,16 @@ X = StandardScaler().fit_transform(load_breast_cancer().data)
 imputers = {
     "mean": SimpleImputer(),
     "nearest neighbors": KNNImputer(),
-    "linear regressions": IterativeImputer(max_iter=30, random_state=0),
+    "linear regressions": IterativeImputer(random_state=0),
     "VAE": VAEImputer(random_state=0),
 }
 _ = fill(imputers, X, rng.random(X.shape) < 0.25)
 
 # %%
-# Of each image of a digit one quadrant is missing, which one is drawn at random. No image is complete, neither to learn
-# from nor to fill. Pixels are in one unit, so that no scaler is needed, and errors are in gray values from 0 to 16.
+# Each image of a digit lacks a quadrant, which is drawn at random. No image is complete, neither to learn from nor to
+# fill. Pixels are in one unit, so that no scaler is needed, and errors are in gray values from 0 to 16. The VAE comes
+# close to the nearest neighbors, which find another image of almost the same shape for most of these digits. Linear
+# regressions see no shapes.
 
 X = load_digits().data
 quadrants = np.zeros((4, 8, 8), dtype=bool)
