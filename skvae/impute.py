@@ -19,7 +19,7 @@ from skvae._transformers import NormalVAETransformer
 __all__ = ["VAEImputer"]
 
 # The most components of the default estimator.
-_MOST_COMPONENTS = 20
+_MOST_COMPONENTS = 40
 
 
 class VAEImputer(BaseImputer):
@@ -35,7 +35,7 @@ class VAEImputer(BaseImputer):
         A `NormalVAETransformer`, a `ContinuousBernoulliVAETransformer`, or a Pipeline that ends in one. The steps ahead
         of it take missing entries as NaN, keep the columns, and have an `inverse_transform`. `fit` works on a clone.
         None is a `StandardScaler` ahead of a `NormalVAETransformer` with `random_state` and one component more than
-        half the columns, at most 20.
+        half the columns, at most 40.
     missing_values : int, float, np.nan, pd.NA or None, default=np.nan
         What stands for a missing entry. NaN, `pd.NA` and None all take NaN and whatever becomes NaN in an array of
         numbers, such as a null of a DataFrame. With a number, NaN is an error.
