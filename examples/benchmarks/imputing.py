@@ -176,7 +176,7 @@ def run(arguments, results, save):
             "columns": table.X.shape[1],
             "n_components": table.n_components,
         }
-        entry = results.setdefault(name, size | {"imputers": measured})
+        entry = results[name] = size | {"imputers": measured}
         for imputer in missing:
             entry["imputers"][imputer] = measure(imputer, table)
             print(f"{name}, {imputer}: {entry['imputers'][imputer]}", flush=True)
