@@ -9,6 +9,7 @@ __all__ = ["TRUSTED_TYPES", "ContinuousBernoulliVAETransformer", "NormalVAETrans
 #: ``skops.io.load(file, trusted=TRUSTED_TYPES)``. They hold numbers, strings and arrays, and call nothing that comes
 #: out of the file.
 TRUSTED_TYPES = (
+    "skvae._model.completion.Completion",
     "skvae._model.networks.ConvEncoder",
     "skvae._model.networks.DenseNetwork",
     "skvae._transformers.ContinuousBernoulliVAETransformer",

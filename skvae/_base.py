@@ -198,8 +198,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
             # A larger beta asks for less than the best reconstructions.
             keeps_better = likelihood.calibrates and linear is not None and self.beta <= 1
-            hooks += [KeepBetter(vae, held_out)] if keeps_better else []
-            hooks += [CalibrateNoise(held_out)] if likelihood.calibrates else []
+            calibration = CalibrateNoise(held_out)
+            hooks += [KeepBetter(vae, held_out, calibration)] if keeps_better else []
+            hooks += [calibration] if likelihood.calibrates else []
             hooks += [FitPrior()] if self.prior == "mixture" else []
             hooks += [CheckReconstructions(linear)] if linear is not None else []
             hooks += [CheckComponents(), Progress(bool(self.verbose)), callbacks, saving]
@@ -455,7 +456,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
             for batch in _rows(vae, summary).subset(index).blocks(imputation.n_rows):
                 found = imputation.mean(batch) if n_draws is None else imputation.draw(batch, n_draws, generator)
-                rows, missing = index[start : start + len(batch)], ~batch.observed.cpu().numpy()
+                rows, missing = index[start : start + len(batch)], ~batch.mask.cpu().numpy()
                 filled[..., rows, :] = np.where(missing, vae.units.invert(found.cpu().numpy()), filled[..., rows, :])
                 start += len(batch)
         self._check_finite(np.moveaxis(filled, -2, 0), "An imputed entry", vae.units)

@@ -67,6 +67,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def mask(self) -> Tensor:
+        """`observed`, also where all entries are."""
+        return torch.ones_like(self.x, dtype=torch.bool) if self.observed is None else self.observed
+
 
 class Columns(NamedTuple):
     """What is known of the columns of a table.
@@ -176,7 +181,7 @@ class Summary:
             )
 
     def _ends(self, block: NDArray[Any], axis: int | None) -> tuple[Any, Any]:
-        """Return the smallest and the largest entries of a block; infinities of the wrong sign where all are missing."""
+        """Return the smallest and the largest entries of a block; (inf, -inf) where all are missing."""
         if not self.has_missing:
             return block.min(axis=axis), block.max(axis=axis)
         observed = ~np.isnan(block)
@@ -246,7 +251,9 @@ class Summary:
         aside = ~seen & (low <= high)  # only rows that are set aside have entries
         mean[aside] = (low[aside] + high[aside]) / 2
         spread = largest * np.sqrt(squares / n_observed)
-        return Columns(*(np.where(low > high, np.nan, values).astype(np.float64) for values in (mean, spread, low, high)))
+        return Columns(
+            *(np.where(low > high, np.nan, values).astype(np.float64) for values in (mean, spread, low, high))
+        )
 
     def _wider(self, low: NDArray[Any], high: NDArray[Any], block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the ends of columns, with those of a block."""
@@ -552,12 +559,12 @@ class Rows:
         return self.X.shape[1]
 
     @property
-    def n_observed(self) -> int:
-        """The number of entries that are not missing."""
+    def share_missing(self) -> float:
+        """The share of the entries that are missing."""
         if not self.has_missing:
-            return len(self) * self.n_features
+            return 0.0
         index = None if self._index is None else self._index.cpu().numpy()
-        return sum(int((~np.isnan(block)).sum()) for block in blocks(self.X, index))
+        return sum(int(np.isnan(block).sum()) for block in blocks(self.X, index)) / (len(self) * self.n_features)
 
     def place(self, rows: Tensor) -> Tensor:
         """Return the numbers that rows have in `X`, where they will be looked up."""

@@ -63,46 +63,44 @@ class KeepBetter(Hook):
         The model as it begins, at the linear one.
     held_out : Rows
         Rows that were not trained on. A few say nothing.
+    calibration : CalibrateNoise
+        What sets the noise, on which it depends what is filled in.
     """
 
-    def __init__(self, model: VAE, held_out: Rows) -> None:
-        self._start, self._held_out = copy_weights(model.state_dict()), held_out
+    def __init__(self, model: VAE, held_out: Rows, calibration: "CalibrateNoise") -> None:
+        self._start, self._held_out, self._calibration = copy_weights(model.state_dict()), held_out, calibration
 
     def end_run(self, run: Run) -> None:
         """Put back the weights of the start if they are better for the held-out rows."""
         if len(self._held_out) < _FEWEST_HELD_OUT:
             return
-        model, seed = run.model, run.seeds.finish
-        rows = self._held_out.sample(_MOST_RECONSTRUCTED, seed)
-        measure = functools.partial(_mean_squares_left, rows=rows)
+        rows = self._held_out.sample(_MOST_RECONSTRUCTED, run.seeds.finish)
+        measure = functools.partial(_mean_squares_left, run.model, rows)
         if run.rows.has_missing:
-            missing = 1 - run.rows.n_observed / (len(run.rows) * run.rows.n_features)
-            tried = rows.with_more_missing(max(missing, _SMALLEST_SHARE_LOST), max(len(rows), _FEWEST_FILLED), seed)
-            measure = functools.partial(_mean_squares_of_lost, rows=rows, tried=model.completion.complete(tried))
-        trained, errors = copy_weights(model.state_dict()), measure(model)
-        model.load_state_dict(self._start)
-        start_errors = measure(model)
-        most = _MOST_TIMES_MEDIAN * start_errors.median()  # a row far away says nothing of the others
+            measure = functools.partial(self._mean_squares_of_lost, run, rows)
+        trained, errors = copy_weights(run.model.state_dict()), measure()
+        run.model.load_state_dict(self._start)
+        start_errors = measure()
+        # A row far away says nothing of the others.
+        most = _MOST_TIMES_MEDIAN * (start_errors.quantile(0.9) if run.rows.has_missing else start_errors.median())
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
         if not run.group.broadcast(is_better):
-            model.load_state_dict(trained)
+            run.model.load_state_dict(trained)
 
-
-def _mean_squares_of_lost(model: VAE, rows: Rows, tried: Rows) -> Tensor:
-    """Return the mean square error of what is filled in where `tried`, which repeats `rows`, has lost an entry."""
-    imputation = Imputation(model, _POINTS_OF_FILLED)
-    whole = rows[:]
-    means, start = [], 0
-    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        for batch in tried.blocks(imputation.n_rows):
-            number = torch.arange(start, start + len(batch)) % len(rows)
-            lost = ~batch.observed if whole.observed is None else whole.observed[number] & ~batch.observed
-            some = lost.any(1)
-            batch = Batch(batch.x[some], batch.observed[some])
-            true = Batch(whole.x[number][some], lost[some])
-            means.append(_mean_square(true, imputation.mean(batch)).cpu())
-            start += len(some)
-    return torch.cat(means).double()
+    def _mean_squares_of_lost(self, run: Run, rows: Rows) -> Tensor:
+        """Return the mean square error of what is filled in where rows lose entries, for each that loses one."""
+        self._calibration.end_run(run)
+        n_rows, share = max(len(rows), _FEWEST_FILLED), max(run.rows.share_missing, _SMALLEST_SHARE_LOST)
+        lossy = run.model.completion.complete(rows.with_more_missing(share, n_rows, run.seeds.finish))
+        imputation, whole = Imputation(run.model, _POINTS_OF_FILLED), rows[:]
+        means, start = [], 0
+        with torch.inference_mode(), torch.autocast(run.model.device.type, enabled=False):
+            for batch in lossy.blocks(imputation.n_rows):
+                number = torch.arange(start, start + len(batch)) % len(rows)
+                lost = whole.mask[number] & ~batch.mask
+                means.append(_mean_square(Batch(whole.x[number], lost), imputation.mean(batch))[lost.any(1)].cpu())
+                start += len(batch)
+        return torch.cat(means).double()
 
 
 def _mean_squares_left(model: VAE, rows: Rows) -> Tensor:
@@ -160,9 +158,10 @@ class CalibrateNoise(Hook):
 
 
 def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the expected decoded mean of each entry, and the expected square of what it leaves; NaN where it is missing.
+    """Return the expected decoded mean of each entry, and the expected square of what it leaves.
 
-    The posterior is drawn from anew for each row: what is the same for all rows does not average out.
+    The square of a missing entry is NaN. The posterior is drawn from anew for each row: what is the same for all rows
+    does not average out.
     """
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)

@@ -136,7 +136,7 @@ class Run:
         self.noise = Noise(model.device, seeds.noise)
         self._term_weights = torch.tensor([-1.0, plan.beta], dtype=torch.float32, device=model.device)
         self._beta = plan.beta
-        self._log_volume = model.units.log_volume(rows.n_observed / len(rows))
+        self._log_volume = model.units.log_volume(rows.n_features * (1 - rows.share_missing))
         self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])

@@ -55,7 +55,7 @@ class Completion(StoredModule):
         coordinates = torch.zeros(len(rows), n_directions, dtype=torch.float64, device="cpu")
         start = 0
         for batch in rows.blocks(max(1, _BLOCK_ENTRIES // max(n_features, n_directions**2))):
-            x, observed = batch.x.cpu(), batch.observed.cpu()
+            x, observed = batch.x.cpu(), batch.mask.cpu()
             lacking = (~observed).any(1).nonzero()[:, 0]
             if len(lacking):
                 x, observed = x[lacking].double(), observed[lacking].double()

@@ -1,5 +1,7 @@
 """Missing entries of rows given those observed: their expectation, and draws."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -72,9 +74,9 @@ class Imputation:
     def _log_joint(self, batch: Batch, z: Tensor) -> Tensor:
         """Return log p(observed entries, z) at points of each row."""
         entries = self._decode(lambda parameters: self._model.likelihood.log_prob(batch.x[:, None], parameters), z)
-        return torch.where(batch.observed[:, None], entries, 0).sum(2) + log_prior(self._model.prior, z)
+        return torch.where(batch.mask[:, None], entries, 0).sum(2) + log_prior(None, z)
 
-    def _decode(self, function, z: Tensor) -> Tensor:
+    def _decode(self, function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """Return a function of what the decoder makes of points of each row."""
         return function(self._model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]))
 
@@ -89,7 +91,7 @@ class Imputation:
             slopes = ((upper - lower) / (2 * _REACH)).double()
             parameters = self._model.decoder(center)
             variance = likelihood.variance(parameters).double().clamp_min(_SMALLEST_VARIANCE)
-            weighted = slopes * (batch.observed / variance)[:, None]
+            weighted = slopes * (batch.mask / variance)[:, None]
             root = root.double()
             precision = weighted @ slopes.transpose(1, 2) + root.transpose(1, 2) @ root
             left = (batch.x - likelihood.mean(parameters)).double()

@@ -198,4 +198,3 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
         return None
     decoder.begin_at(components.T, bias)
     return linear
-
