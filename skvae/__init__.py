@@ -19,6 +19,7 @@ TRUSTED_TYPES = (
     "skvae.classifiers.SimpleCNNClassifier",
     "skvae.classifiers._MultilayerCNN",
     "skvae.classifiers._SimpleCNN",
+    "skvae.impute.VAEImputer",
     "skvae.likelihoods.ContinuousBernoulliLikelihood",
     "skvae.likelihoods.NormalLikelihood",
 )

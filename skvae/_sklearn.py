@@ -1,6 +1,18 @@
 """scikit-learn's private API, in the only module that imports it."""
 
+from sklearn.base import _fit_context as fit_context
 from sklearn.callback._callback_support import callback_management_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.impute._base import _BaseImputer as BaseImputer
+from sklearn.utils._param_validation import HasMethods, Interval, MissingValues, StrOptions
+from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 
-__all__ = ["Interval", "StrOptions", "callback_management_context"]
+__all__ = [
+    "BaseImputer",
+    "HasMethods",
+    "Interval",
+    "MissingValues",
+    "StrOptions",
+    "callback_management_context",
+    "check_feature_names_in",
+    "fit_context",
+]

@@ -5,12 +5,14 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np  # noqa: F401
 import pytest
 from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import skvae
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
+from skvae.impute import VAEImputer
 from skvae.model_selection import RegimeSplit
 
 MODULES = ["skvae", *(f"skvae.{m.name}" for m in pkgutil.iter_modules(skvae.__path__) if not m.name.startswith("_"))]
@@ -70,7 +72,7 @@ def test_documented_defaults_are_those_of_the_signature(name):
             continue
         match = re.search(r"default=(.*)$", documented[parameter.name])
         assert match, f"{name} documents no default of {parameter.name}"
-        assert eval(match[1]) == parameter.default, f"{name} documents another default of {parameter.name}"
+        assert repr(eval(match[1])) == repr(parameter.default), f"{name} documents another default of {parameter.name}"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,7 @@ def test_documented_defaults_are_those_of_the_signature(name):
         SimpleCNNClassifier,
         MultilayerCNNClassifier,
         RegimeSplit,
+        VAEImputer,
     ],
 )
 def test_parameters_stand_in_the_order_of_the_signature(cls):

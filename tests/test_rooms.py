@@ -48,6 +48,7 @@ ROOMS = {
     "_base": {"numpy", "sklearn", "torch"},
     "_transformers": {"numpy", "torch"},
     "__init__": set(),
+    "impute": {"numpy", "sklearn"},
     "classifiers": {"numpy", "scipy", "sklearn", "skorch", "torch"},
     "onnx": {"numpy", "onnx", "onnxscript", "skl2onnx", "sklearn", "torch"},
     "datasets": {"numpy", "sklearn"},
@@ -120,7 +121,7 @@ def test_importing_skvae_is_free_of_optional_packages():
 import sys, torch, sklearn.callback, sklearn.datasets
 before = set(sys.modules)
 import skvae, skvae.callbacks, skvae.datasets, skvae.distributions, skvae.exceptions, skvae.inspection
-import skvae.likelihoods, skvae.metrics, skvae.model_selection
+import skvae.impute, skvae.likelihoods, skvae.metrics, skvae.model_selection
 optional = {"matplotlib", "pandas", "polars", "rich", "skimage", "skorch"}
 optional |= {"dask", "distributed", "onnx", "onnxruntime", "onnxscript", "pyarrow", "ray", "skl2onnx"}
 print(*sorted(optional & (set(sys.modules) - before)))

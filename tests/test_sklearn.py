@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import estimator_checks
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae.impute import VAEImputer
 
 from conftest import make
 
@@ -31,6 +32,8 @@ CONFIGURATIONS = [
     ContinuousBernoulliVAETransformer(
         2, hidden_layer_sizes=(), data_range=(-1e4, 1e4), beta=0.5, clip_value=None, max_iter=3
     ),
+    VAEImputer(NormalVAETransformer(2, prior="normal", max_iter=2)),
+    VAEImputer(ContinuousBernoulliVAETransformer(2, prior="normal", max_iter=2), missing_values=-1e9),
     pytest.param(NormalVAETransformer(), marks=pytest.mark.slow),
     pytest.param(ContinuousBernoulliVAETransformer(), marks=pytest.mark.slow),
 ]
@@ -83,6 +86,14 @@ def test_check_not_yielded(check, estimator_class):
         # The checks go from a DataFrame to an array and back.
         warnings.filterwarnings("ignore", "X (does not have valid|has) feature names", UserWarning)
         check(estimator_class.__name__, make(estimator_class, max_iter=2))
+
+
+@pytest.mark.draws_globally
+@pytest.mark.parametrize("check", DIRECT_CHECKS, ids=lambda check: check.__name__)
+def test_check_of_imputer_not_yielded(check, estimator_class):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X (does not have valid|has) feature names", UserWarning)
+        check("VAEImputer", VAEImputer(make(estimator_class, max_iter=2)))
 
 
 def test_raw_integers(estimator_class, digits):
