@@ -591,7 +591,7 @@ class Rows:
         x = self.units.apply(block, self._shift).to(self.device, torch.float32)
         if not self.has_missing:
             return Batch(x)
-        observed = ~x.isnan()
+        observed = x == x  # NaN is not equal to itself
         if self._filling is None:
             return Batch(x.nan_to_num_(0.0), observed)
         mean, components, coordinates = self._filling

@@ -1,14 +1,15 @@
 """What stands in the place of missing entries on their way to the encoder."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from skvae._data.rows import Rows
 from skvae._model.stored import StoredModule
 
-__all__ = ["Completion", "inverse_softplus", "solve_latent"]
+__all__ = ["Completion", "solve_latent"]
 
 # Entries of the matrices that are solved at once.
 _BLOCK_ENTRIES = 1 << 20
@@ -67,9 +68,10 @@ class Completion(StoredModule):
     def widen(self, encoded: Tensor, observed: Tensor, posterior_scale: str) -> Tensor:
         r"""Return the parameters of the posterior given the observed entries, of those given whole rows.
 
-        The standard deviation of component k grows as that of the linear model does: by the square root of
-        :math:`(1 + \sum_j W_{kj}^2 / v) / (1 + \sum_{j\,observed} W_{kj}^2 / v)`. Where nothing is observed, the
-        posterior is N(0, I).
+        The variance of component k grows as that of the linear model does, by
+        :math:`(1 + \sum_j W_{kj}^2 / v) / (1 + \sum_{j\,observed} W_{kj}^2 / v)`. The standard deviation that
+        log(1 + exp(r)) stands for grows about so where it is small. Where nothing is observed, the posterior is
+        N(0, I).
 
         Parameters
         ----------
@@ -80,24 +82,17 @@ class Completion(StoredModule):
         posterior_scale : {"log_variance", "softplus"}
             What a raw scale r stands for: the standard deviation exp(r / 2) or log(1 + exp(r)).
         """
-        precisions = self.get_buffer("components").square() / self.get_buffer("noise_variance")
-        log_ratio = (1 + precisions.sum(1)).log() - (1 + observed.float() @ precisions.T).log()
-        mean, raw = encoded.chunk(2, dim=1)
-        if posterior_scale == "log_variance":
-            raw, raw_of_prior = raw + log_ratio, 0.0
-        else:
-            raw, raw_of_prior = inverse_softplus(softplus(raw) * (0.5 * log_ratio).exp()), _RAW_OF_ONE
-        empty = ~observed.any(1, keepdim=True)
-        return torch.cat([mean.masked_fill(empty, 0.0), raw.masked_fill(empty, raw_of_prior)], dim=1)
+        with torch.no_grad():
+            precisions = self.get_buffer("components").square() / self.get_buffer("noise_variance")
+            growth = (1 + precisions.sum(1)).log() - torch.log1p(observed.to(encoded.dtype) @ precisions.T)
+            seen = observed.any(1, keepdim=True)
+            share, raw_of_prior = (1.0, 0.0) if posterior_scale == "log_variance" else (0.5, _RAW_OF_ONE)
+            added = torch.cat([torch.zeros_like(growth), torch.where(seen, share * growth, raw_of_prior)], dim=1)
+        return torch.addcmul(added, encoded, seen)
 
 
 # The softplus of this is 1.
-_RAW_OF_ONE = float(np.log(np.expm1(1)))
-
-
-def inverse_softplus(values: Tensor) -> Tensor:
-    """Return r with ``log(1 + exp(r))`` equal to `values`, which are positive."""
-    return values + torch.log(-torch.expm1(-values))
+_RAW_OF_ONE = math.log(math.expm1(1))
 
 
 def solve_latent(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from skvae._data.rows import Rows
-from skvae._model.completion import inverse_softplus
 from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
 from skvae._model.vae import VAE
@@ -190,7 +189,7 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
         return None
     precisions = 1 + components.square().sum(1) / noise
     log_variances = -precisions.log()
-    raw = log_variances if vae.posterior_scale == "log_variance" else inverse_softplus((0.5 * log_variances).exp())
+    raw = log_variances if vae.posterior_scale == "log_variance" else _inverse_softplus((0.5 * log_variances).exp())
     to_latent = components / (noise * precisions[:, None])
     encoder.begin_at(to_latent, torch.cat([-(to_latent @ mean), raw]))
     bias = vae.likelihood.begin_at(mean, noise)
@@ -198,3 +197,7 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
         return None
     decoder.begin_at(components.T, bias)
     return linear
+
+
+def _inverse_softplus(values: Tensor) -> Tensor:
+    return values + torch.log(-torch.expm1(-values))
