@@ -185,8 +185,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
                 plan.warn_of_few_steps(len(rows))
 
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
-            hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
-            hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
+            validation = Validation(held_out)
+            hooks: list[Hook] = [validation] if self.early_stopping or X_val is not None else []
+            hooks += [EarlyStopping(validation, self.n_iter_no_change, self.tol)] if self.early_stopping else []
             # A larger beta asks for less than the best reconstructions.
             keeps_better = likelihood.calibrates and linear is not None and self.beta <= 1
             hooks += [KeepBetter(vae, held_out)] if keeps_better else []

@@ -11,7 +11,14 @@ from torch.distributions import Normal, kl_divergence
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
 from skvae._model import ops
-from skvae._model.bounds import LowerBound, balanced_groups, standard_normal_points, three_points, wide_points
+from skvae._model.bounds import (
+    ElboEstimate,
+    LowerBound,
+    balanced_groups,
+    standard_normal_points,
+    three_points,
+    wide_points,
+)
 from skvae._model.networks import DenseNetwork
 from skvae._model.noise import Noise
 from skvae._model.vae import VAE
@@ -148,6 +155,23 @@ def test_elbo_by_moments_is_the_mean_over_all_points(likelihood_class, hidden_la
     is_exact = is_normal and (n_features == 6 or not hidden_layer_sizes)
     assert abs(difference).max() < (1e-3 if is_exact else 0.3)
     assert abs(difference.mean()) < (1e-3 if is_exact else 0.1)
+
+
+def test_the_estimate_of_a_mean_elbo(estimator_class, digits):
+    """It agrees with the scores within its standard error, and does not depend on how rows are divided."""
+    fitted = make(estimator_class, max_iter=30, batch_size=50).fit(digits)
+    vae = fitted.module_
+    rows, n_rows = Rows(digits, vae.units, vae.device), len(digits)
+    estimate = ElboEstimate(vae, n_rows)
+    total = estimate.total(rows, 0)
+    assert total == estimate.total(rows, 0)
+    parts = estimate.total(rows.between(0, 100), 0) + estimate.total(rows.between(100, n_rows), 100)
+    assert parts == pytest.approx(total, rel=1e-6)
+    with torch.inference_mode():
+        points = standard_normal_points(6, vae.n_components)
+        weights = vae.log_weights(rows[:], torch.stack([points] * n_rows))
+        assert torch.allclose(weights, vae.log_weights(rows[:], points))
+    assert total / n_rows == pytest.approx(fitted.score(digits), abs=4 * 1.5 / np.sqrt(n_rows))
 
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])

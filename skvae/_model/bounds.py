@@ -15,7 +15,7 @@ from skvae._model.networks import DenseNetwork
 from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
 
-__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound"]
+__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "ElboEstimate", "LowerBound"]
 
 # Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
 BLOCK_ENTRIES = 1 << 20
@@ -37,6 +37,9 @@ _FEWEST_ROWS = 32
 
 # Moments of what the decoder puts out: no smaller variance, and no larger ratios, make a difference.
 _SMALLEST_VARIANCE, _LARGEST_SKEWNESS, _LARGEST_KURTOSIS = 1e-18, 8.0, 1000.0
+
+# Mirrored pairs of points that rows share in an estimate of a mean ELBO, how many there are for each row, and in all.
+_N_SHARED_PAIRS, _FEWEST_PAIRS, _MOST_PAIRS, _N_PAIRS = 1 << 10, 2, 16, 1 << 10
 
 # Points of which an importance bound is made, and how often they are drawn from.
 _N_WIDE_POINTS, _N_DRAWS = 1 << 14, 1 << 16
@@ -266,3 +269,39 @@ class _Elbo:
                 totals[2] += squares.square_().sum(0)
             torch.div(totals, len(units), out=moments[..., first::n_groups])
         return nn.functional.linear(center, self._weight, self._bias), *moments
+
+
+class ElboEstimate:
+    """An estimate of the mean ELBO of rows, to compare a model with itself as it is trained.
+
+    Each row has a few mirrored pairs of points of its own, the same each time: what they leave out of the ELBO of a row
+    averages out over the rows, and more of it out of a difference between two epochs. At the posterior that is best, a
+    quadratic ELBO is the same at every point.
+
+    Parameters
+    ----------
+    model : VAE
+        The model.
+    n_rows : int
+        Number of all rows.
+    """
+
+    def __init__(self, model: VAE, n_rows: int) -> None:
+        self._model = model
+        self._n_pairs = min(max(_N_PAIRS // max(n_rows, 1), _FEWEST_PAIRS), _MOST_PAIRS)
+        points = standard_normal_points(2 * _N_SHARED_PAIRS, model.n_components)
+        self._half = points[:_N_SHARED_PAIRS].to(model.device)
+
+    def total(self, rows: Rows, first: int) -> float:
+        """Return the sum over rows, of which the first has this number, in nats of the data's own units."""
+        model, n_pairs = self._model, self._n_pairs
+        n_rows = max(1, BLOCK_ENTRIES // max(2 * n_pairs * model.decoder_width, model.encoder_width))
+        total = 0.0
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
+            for batch in rows.blocks(n_rows):
+                numbers = torch.arange(first * n_pairs, (first + len(batch)) * n_pairs, device=model.device)
+                half = self._half[numbers % _N_SHARED_PAIRS].unflatten(0, (len(batch), n_pairs))
+                elbo = model.log_weights(batch, torch.cat([half, -half], dim=1)).mean(1)
+                total += float(elbo.cpu().double().clamp_min(-LARGEST).sum())
+                first += len(batch)
+        return total - len(rows) * model.units.log_volume(model.n_features)
