@@ -742,7 +742,9 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        return distributions.log_prob(self.logits(parameters), x)
+        if x.requires_grad:
+            return distributions.log_prob(self.logits(parameters), x)
+        return ops.bounded_log_prob(x, parameters.float(), self.get_buffer("gain"), 1 / self.config["min_scale"])
 
     def logits(self, parameters: Tensor) -> Tensor:
         """Return the logit of each entry, within the bound.
