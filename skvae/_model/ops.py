@@ -35,9 +35,9 @@ _LARGEST_LOG_STD = 15.0
 # Half a logit counts as no smaller.
 _SMALLEST_HALF = 1e-30
 
-# Where the series of the Langevin function gives way to its closed form, and its coefficients.
-_NEAR = 0.25
-_LANGEVIN = 1 / 3, -1 / 45, 2 / 945
+# Logits below this size are near 0; and what float32 can take the exponential of.
+_NEAR = 0.08
+_LARGEST_EXPONENT = 80.0
 
 # The smallest standard deviation of a softplus posterior.
 _SMALLEST_STD = 1e-6
@@ -261,36 +261,32 @@ def network_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> 
     return _NetworkNormalLogProb.apply(x, parameters, min_scale)
 
 
-def _langevin(half: Tensor, coth: Tensor) -> Tensor:
-    """Return coth(h) - 1 / h for positive h, into `coth`. Near 0, where that cancels, it is a series."""
-    far = coth.sub_(half.reciprocal())
-    square = half * half
-    first, second, third = (half.new_full((), coefficient) for coefficient in _LANGEVIN)
-    near = torch.addcmul(second, third, square)
-    near = torch.addcmul(first, near, square, out=near).mul_(half)
-    is_far = square.sub_(_NEAR**2).sign_().clamp_min_(0)
-    return torch.lerp(near, far, is_far, out=far)
-
-
 class _BoundedLogProb(torch.autograd.Function):
     """The log density of the continuous Bernoulli with a bounded logit.
 
     Its forward pass computes the derivative while the entries are in the caches. The logit is e = L t with
-    t = tanh(g r / L). The log density is e (x - [e > 0]) + log(h + h coth(h)) with h = |e| / 2. Its derivative in e is
-    x minus the mean, which is half of 1 plus the Langevin function coth(h) - 1 / h with the sign of e; times
-    g (1 - t^2) it is that in r.
+    t = tanh(g r / L). With a = |e|, w = 1 / (exp(a) - 1) and E = 1 where e > 0, the log density is
+    e (x - E) + log(a + a w). Its derivative in e is x - E + m with the sign of e, where m = 1 / a - w; that in r is
+    g (1 - t^2) times as much. Near 0, where m cancels, it is 1/2 - a / 12: a line goes on from where it does not.
+
+    `torch.tanh` takes twice the time of `torch.expm1`, which both are made of.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, raw: Tensor, gain: Tensor, bound: float) -> Tensor:
-        t = torch.mul(raw, gain / bound).tanh_()
-        half = t.abs().mul_(0.5 * bound).clamp_min_(_SMALLEST_HALF)
-        coth = half.tanh().reciprocal_()
-        sign = t.sign()
-        from_end = x - sign.clamp_min(0)
-        log_prob = torch.addcmul(half, half, coth).log_().addcmul_(t, from_end, value=bound)
+        t = torch.mul(raw, 2 * gain / bound).clamp_max_(_LARGEST_EXPONENT).expm1_()
+        t.div_(t + 2)
+        a = t.abs().mul_(bound)
+        far = a.clamp_min(_NEAR)
+        w = far.expm1().reciprocal_()
+        half = torch.copysign(t.new_full((), 0.5), t)
+        from_end = (x - 0.5) - half
+        log_prob = torch.addcmul(far, far, w).log_().addcmul_(t, from_end, value=bound)
+        m, gap = far.reciprocal().sub_(w), far.sub_(a)
+        m.add_(gap, alpha=1 / 24)  # in the middle between a and where the line begins
+        log_prob.addcmul_(gap, m, value=-1)
         if ctx.needs_input_grad[1]:
-            by_logit = torch.addcmul(x - 0.5, sign, _langevin(half, coth), value=-0.5)
+            by_logit = torch.addcmul(from_end, half, m.add_(gap, alpha=1 / 24), value=2)
             ctx.save_for_backward(by_logit.addcmul_(by_logit, t.square_(), value=-1), gain)
         return log_prob
 
