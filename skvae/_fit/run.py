@@ -16,6 +16,7 @@ from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.optimizer import Adam
 from skvae._fit.schedule import Plan
+from skvae._fit.threads import threads_for
 from skvae._model import ops
 from skvae._model.noise import Noise
 from skvae._model.stored import weights_from_numpy, weights_to_numpy
@@ -176,13 +177,19 @@ class Run:
         ValueError
             When the loss, a weight, or what the model makes of a training row is no longer finite.
         """
-        n_epochs = self.plan.n_epochs
         if self._normalizes and min(self.plan.batch_size, len(self.rows)) == 1:
             raise ValueError(
                 f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
                 f"batch_size={self.plan.batch_size} and {len(self.rows)} rows. Give more of them, or a module without "
                 f"BatchNorm."
             )
+        width = max(self.model.encoder_width, self.model.decoder_width)
+        with threads_for(self.model, min(self.plan.batch_size, len(self.rows)), width):
+            self._train()
+
+    def _train(self) -> None:
+        """Train, with as many threads as there are."""
+        n_epochs = self.plan.n_epochs
         self.model.eval()  # also where no epoch is left
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
