@@ -567,7 +567,7 @@ class TestFailingWell:
             fitted.transform(np.full((1, 64), 1e200))
         rows = np.vstack([digits[:3], np.full((1, 64), 1e38), np.full((1, 64), -3e5)])
         scores = fitted.score_samples(rows)
-        np.testing.assert_array_equal(scores[:3], fitted.score_samples(rows[:3]))
+        np.testing.assert_array_equal(scores[:3], fitted.score_samples(digits[:5])[:3])
         assert (scores[3:] < scores[:3].min()).all()
         assert np.isfinite(scores[3:]).all() == (estimator_class is NormalVAETransformer)
         for output in (fitted.transform(rows), *fitted.posterior(rows)):
