@@ -24,9 +24,6 @@ from skvae._model.vae import VAE
 
 __all__ = ["Hook", "Run", "Seeds", "divergence_error"]
 
-# The largest block that glibc keeps, by default.
-_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
-
 # Training rows on which a model is tried after its last step.
 _N_TRIED = 4
 
@@ -209,9 +206,7 @@ class Run:
 
     def train_epoch(self) -> None:
         """Train on every row once, and record the epoch."""
-        # glibc reuses freed blocks up to the size of the largest block freed so far. Freeing a large one keeps the
-        # buffers of a step from being returned to the system and faulted in again.
-        torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
+        ops.keep_freed_memory()
         self.model.train()
         order = self.rows.place(torch.randperm(len(self.rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):

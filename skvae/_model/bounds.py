@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skvae._data.checks import LARGEST, enough_memory
 from skvae._data.rows import Batch, Rows
+from skvae._model import ops
 from skvae._model.networks import DenseNetwork
 from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
@@ -183,6 +184,7 @@ class LowerBound:
         """Return the bound of each row."""
         model = self._model
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
+            ops.keep_freed_memory()
             bounds = [bound.cpu().double().clamp_min(-LARGEST).numpy() for bound in self._bounds(rows)]
         return np.concatenate([np.empty(0), *bounds]) - model.units.log_volume(model.n_features)
 

@@ -20,6 +20,7 @@ __all__ = [
     "dropout_mask",
     "forward_mode",
     "gradients",
+    "keep_freed_memory",
     "network_normal_log_prob",
     "normal_log_prob",
     "std_and_log",
@@ -41,6 +42,9 @@ _LARGEST_EXPONENT = 80.0
 
 # The smallest standard deviation of a softplus posterior.
 _SMALLEST_STD = 1e-6
+
+# The largest block that glibc keeps, by default.
+_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
 
 # Entries of the convolution's output that are held at once: small enough for the caches.
 _CONVOLUTION_ENTRIES = 1 << 20
@@ -110,6 +114,14 @@ _private_fused_adamw_: Any = getattr(torch, "_fused_adamw_", None)
 _private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
 _private_set_forward_mode: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
 _private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
+
+
+def keep_freed_memory() -> None:
+    """Keep buffers from being returned to the system and faulted in again, each time that they are needed.
+
+    glibc reuses freed blocks up to the size of the largest block freed so far, which this is.
+    """
+    torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
 
 
 def forward_mode() -> contextlib.AbstractContextManager[None]:
