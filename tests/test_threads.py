@@ -32,12 +32,12 @@ def in_new_thread(call):
 
 
 def test_a_small_step_takes_one_thread_and_a_large_one_all():
-    with threads_for(SMALL, 100, 10):
+    with threads_for(SMALL, 100):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
-    with threads_for(LARGE, 100, 1000):
+    with threads_for(LARGE, 100):
         assert torch.get_num_threads() == 2
-    with pytest.raises(KeyError), threads_for(SMALL, 100, 10):
+    with pytest.raises(KeyError), threads_for(SMALL, 100):
         raise KeyError
     assert torch.get_num_threads() == 2
 
@@ -57,7 +57,7 @@ def test_threads_of_others_stay_as_they_are():
     thread.start()
     begin.wait()
     torch.set_num_threads(2)
-    with threads_for(SMALL, 100, 10):
+    with threads_for(SMALL, 100):
         assert in_new_thread(torch.get_num_threads) == 2
     end.set()
     thread.join()

@@ -180,8 +180,7 @@ class Run:
                 f"batch_size={self.plan.batch_size} and {len(self.rows)} rows. Give more of them, or a module without "
                 f"BatchNorm."
             )
-        width = max(self.model.encoder_width, self.model.decoder_width)
-        with threads_for(self.model, min(self.plan.batch_size, len(self.rows)), width):
+        with threads_for(self.model, min(self.plan.batch_size, len(self.rows))):
             self._train()
 
     def _train(self) -> None:

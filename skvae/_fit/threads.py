@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from skvae._model.networks import Network, UserModule
+
 __all__ = ["threads_for"]
 
 # Products of a forward pass that are worth the time that threads take to wait for each other.
@@ -17,7 +19,7 @@ _PRODUCTS_OF_A_NUMBER = 16
 
 
 @contextlib.contextmanager
-def threads_for(module: nn.Module, n_rows: int, n_numbers: int) -> Iterator[None]:
+def threads_for(module: nn.Module, n_rows: int) -> Iterator[None]:
     """Let this thread compute alone while the context is open, where a step is too small to be shared.
 
     Threads that wait for each other keep their cores busy, many times as long as the step takes where others want these
@@ -29,10 +31,9 @@ def threads_for(module: nn.Module, n_rows: int, n_numbers: int) -> Iterator[None
         What is trained.
     n_rows : int
         Rows of a step.
-    n_numbers : int
-        The most numbers that a layer makes of a row.
     """
     n_weights = sum(parameter.numel() for parameter in module.parameters())
+    n_numbers = sum(network.width for network in module.modules() if isinstance(network, Network | UserModule))
     n_threads = torch.get_num_threads()
     if n_threads == 1 or n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) >= _FEWEST_PRODUCTS:
         yield
