@@ -174,8 +174,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             units = fitted.units if fitted else group.broadcast(likelihood.learn_units(summary))
             likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
             if X_val is not None:
-                validation = Summary(X_val, name="X_val")
-                likelihood.check_values(validation, units, purpose="validate")
+                summary_val = Summary(X_val, name="X_val")
+                likelihood.check_values(summary_val, units, purpose="validate")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
             clipping = group.broadcast(likelihood.training_units(summary, units))
@@ -187,15 +187,16 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             rows, held_out = given.subset(index), given.subset(aside)
             if X_val is not None:
                 held_out = vae.completion.complete(
-                    Rows(X_val, clipping, device, has_missing=validation.has_missing, read_often=True)
+                    Rows(X_val, clipping, device, has_missing=summary_val.has_missing, read_often=True)
                 )
             plan = Plan.of_fit(self, len(rows))
             if fitted is None and linear is None:
                 plan.warn_of_few_steps(len(rows))
 
             callbacks = Callbacks(self, X, y, features_seen(twin), plan.n_epochs)
-            hooks: list[Hook] = [Validation(held_out)] if self.early_stopping or X_val is not None else []
-            hooks += [EarlyStopping(self.n_iter_no_change, self.tol)] if self.early_stopping else []
+            validation = Validation(held_out)
+            hooks: list[Hook] = [validation] if self.early_stopping or X_val is not None else []
+            hooks += [EarlyStopping(validation, self.n_iter_no_change, self.tol)] if self.early_stopping else []
             # A larger beta asks for less than the best reconstructions.
             keeps_better = likelihood.calibrates and linear is not None and self.beta <= 1
             calibration = CalibrateNoise(held_out)
@@ -470,9 +471,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
         The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
         points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
-        to 256 components), which makes it exact for linear decoders and the prior N(0, I). The bound with K > 1 takes
-        16,384 points for any K, and so about four hundred times as long. On models of the digits its mean over rows was
-        within 0.05 nats of that of independent draws for K up to 100, and single rows within 0.2.
+        to 256 components), which makes it exact for linear decoders and the prior N(0, I). Three values of each decoded
+        mean stand for those at all points, but where the decoder gives the noise or is one of your own. The bound with
+        K > 1 takes 16,384 points for any K, and so about a thousand times as long. On models of the digits its mean
+        over rows was within 0.05 nats of that of independent draws for K up to 100, and single rows within 0.2.
 
         Parameters
         ----------

@@ -150,12 +150,13 @@ class NormalVAETransformer(BaseVAETransformer):
     history_ : dict of str to list of float
         By epoch, in nats per row in the units of the data: ``"elbo"``, ``"log_likelihood"`` and ``"kl"`` on the
         training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
-        without it).
+        without it): an estimate over a few points for each row, the same each time, which says how epochs differ.
     validation_scores_ : list of float or None
-        The validation ELBO of each epoch of the last `fit`, with early stopping.
+        The estimate of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
-        The largest of them: the score of the weights that were kept. `score` is the same with ``prior="normal"`` and
-        another `noise` than ``"feature"``; otherwise both are set after it, and `score` is usually higher.
+        The score of the weights that were kept, those with the largest estimate. `score` is the same with
+        ``prior="normal"`` and another `noise` than ``"feature"``; otherwise both are set after it, and `score` is
+        usually higher.
 
     See Also
     --------
@@ -380,12 +381,12 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
     history_ : dict of str to list of float
         By epoch, in nats per row in the units of the data: ``"elbo"``, ``"log_likelihood"`` and ``"kl"`` on the
         training rows as they were trained on, and ``"validation_elbo"`` when there is validation data (NaN for epochs
-        without it).
+        without it): an estimate over a few points for each row, the same each time, which says how epochs differ.
     validation_scores_ : list of float or None
-        The validation ELBO of each epoch of the last `fit`, with early stopping.
+        The estimate of each epoch of the last `fit`, with early stopping.
     best_validation_score_ : float or None
-        The largest of them: the score of the weights that were kept. `score` is the same with ``prior="normal"``;
-        otherwise the mixture is fitted after it, and `score` is usually higher.
+        The score of the weights that were kept, those with the largest estimate. `score` is the same with
+        ``prior="normal"``; otherwise the mixture is fitted after it, and `score` is usually higher.
 
     See Also
     --------

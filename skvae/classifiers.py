@@ -37,6 +37,7 @@ from skvae._data.checks import (
 from skvae._data.rows import Rows, Summary, Units
 from skvae._fit.context import fitting
 from skvae._fit.distributed import Group
+from skvae._fit.threads import threads_for
 from skvae._model.networks import Conv2d, Linear, Network
 from skvae._sklearn import Interval, StrOptions
 
@@ -78,6 +79,7 @@ class _CNN(Network):
         convolution = Conv2d(n_channels, _N_FILTERS)
         self.features, n_features = self._make_features(convolution, _ACTIVATIONS[activation](), height, width)
         self.head = Linear(n_features, n_classes)
+        self.width = _N_FILTERS * height * width
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, ``(batch, n_classes)``."""
@@ -312,7 +314,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
 
     def _train_epoch(self, net: NeuralNetClassifier, train: _LabeledRows, history: dict[str, list[float]]) -> None:
         """Train for an epoch, and add its record to the history."""
-        with torch.autocast(train.rows.device.type, enabled=False):
+        threads = threads_for(net.module_, min(self.batch_size, len(train)))
+        with torch.autocast(train.rows.device.type, enabled=False), threads:
             net.fit_loop(train, epochs=1)
         record = net.history[-1]
         record["batches"].clear()

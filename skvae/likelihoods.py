@@ -128,6 +128,9 @@ class Likelihood(nn.Module):
         The smallest standard deviation with which a fit may begin, in the units of the likelihood.
     remedy : str
         What to do when reconstructions are worse than those of the linear model, for the warning of it.
+    smooth : bool
+        Whether the log density of an entry depends smoothly on one parameter, and on no other. Then scores take it at
+        three values of the parameter that stand for all latent points.
     calibrates : bool
         Whether `calibrate` does anything. Then `fit` sets rows aside, and tells it what is left of them as well.
 
@@ -161,6 +164,7 @@ class Likelihood(nn.Module):
     capturable: bool = False
     smallest_scale: float = 0.0
     remedy: str = "Try more epochs (max_iter), a smaller learning_rate_init, or a smaller beta."
+    smooth: bool = False
     calibrates: bool = False
 
     def __init__(self) -> None:
@@ -393,6 +397,7 @@ class NormalLikelihood(StoredModule, Likelihood):
         super().__init__(min_scale=min_scale, n_features=n_features, noise=noise)
         self.n_parameters = 2 if noise == "network" else 1
         self.smallest_scale = (1 + _SMALLEST_EXCESS) * min_scale
+        self.smooth = noise != "network"
         self.calibrates = noise == "feature"
         if noise != "network":
             self.level = nn.Parameter(torch.zeros((), dtype=torch.float32, device="cpu"))
@@ -606,6 +611,7 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
 
     n_parameters = 1
     capturable = True
+    smooth = True
     remedy = (
         "A continuous Bernoulli distribution cannot be narrow in the middle of its range: it is for data with many "
         "values near the ends. Take NormalVAETransformer, or give the data_range at whose ends many values lie."
@@ -779,7 +785,9 @@ class ContinuousBernoulliLikelihood(StoredModule, Likelihood):
         Tensor of shape (..., n_features)
             Log densities, in nats.
         """
-        return distributions.log_prob(self.logits(parameters), x)
+        if x.requires_grad:
+            return distributions.log_prob(self.logits(parameters), x)
+        return ops.bounded_log_prob(x, parameters.float(), self.get_buffer("gain"), 1 / self.config["min_scale"])
 
     def logits(self, parameters: Tensor) -> Tensor:
         """Return the logit of each entry, within the bound.

@@ -276,6 +276,11 @@ def test_kernels_against_their_plain_versions():
     torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
     gradients = [torch.autograd.grad(value.sum(), [location, scale]) for value in values]
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+    arguments = x.sigmoid(), parameters.detach()[:, :30].requires_grad_(), torch.tensor(12.0, device=CUDA), 64.0
+    values = [f(*arguments) for f in (ops.bounded_log_prob, ops.plain_bounded_log_prob)]
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(value.sum(), arguments[1])[0] for value in values]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("classifier_class", [SimpleCNNClassifier, MultilayerCNNClassifier])

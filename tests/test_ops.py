@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from skvae import distributions
 from skvae._model import ops
 
 
@@ -126,6 +127,32 @@ def test_convolve_and_pool(image_shape):
     assert_same(gradients(fast, [weight, bias]), gradients(plain, [weight, bias]), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("gain", "bound"), [(1.0, 64.0), (12.0, 64.0), (1.0, 1e4), (0.5, 2.0)])
+def test_bounded_log_prob_has_the_values_and_slopes_of_the_distribution(gain, bound):
+    """For logits of any size, and with the mean at either end of [0, 1]."""
+    raw = randn(60, 50) * 10 ** randn(60, 50, seed=1)
+    raw[0] = 0
+    x = torch.rand(60, 50, generator=torch.Generator().manual_seed(2)).round(decimals=1)
+    raw.requires_grad_()
+    fast, plain = (f(x, raw, torch.tensor(gain), bound) for f in (ops.bounded_log_prob, ops.plain_bounded_log_prob))
+    torch.testing.assert_close(fast, plain, rtol=2e-6, atol=2e-6)
+    exact_raw = raw.detach().double().requires_grad_()
+    exact = distributions.log_prob(bound * torch.tanh(gain / bound * exact_raw), x.double())
+    torch.testing.assert_close(fast.double(), exact, rtol=2e-6, atol=2e-6)
+    (expected,) = torch.autograd.grad(exact.sum(), [exact_raw])
+    for weight in (torch.ones(()).expand(60, 50), randn(60, 50, seed=3)):  # the gradient of a sum goes another way
+        (slopes,) = torch.autograd.grad([fast], [raw], [weight], retain_graph=True)
+        torch.testing.assert_close(slopes.double(), weight * expected, rtol=2e-6, atol=2e-6 * gain)
+
+
+@pytest.mark.parametrize(("x_shape", "batch_shape"), SHAPES)
+def test_bounded_log_prob_broadcasts(x_shape, batch_shape):
+    x, raw = randn(*x_shape).sigmoid(), randn(*batch_shape, 3, seed=1).requires_grad_()
+    fast, plain = (f(x, raw, torch.tensor(2.0), 8.0) for f in (ops.bounded_log_prob, ops.plain_bounded_log_prob))
+    torch.testing.assert_close(fast, plain)
+    assert_same(gradients(fast, [raw]), gradients(plain, [raw]), rtol=1e-4, atol=1e-5)
+
+
 def test_convolve_and_pool_is_differentiable_in_the_image():
     x, weight, bias = randn(3, 16).requires_grad_(), randn(32, 1, 3, 3, seed=1), randn(32, seed=2)
     pooled = ops.convolve_and_pool(x, weight, bias, (4, 4, 1), ops.window_index((4, 4, 1)))
@@ -136,6 +163,7 @@ def test_convolve_and_pool_is_differentiable_in_the_image():
 KERNELS = {
     "network_normal_log_prob": lambda p: ops.network_normal_log_prob(randn(5, 7), p, 0.3),
     "normal_log_prob": lambda p: ops.normal_log_prob(randn(5, 14), p, torch.tensor(0.3)),
+    "bounded_log_prob": lambda p: ops.bounded_log_prob(randn(5, 14).sigmoid(), p, torch.tensor(12.0), 64.0),
     "draw": lambda p: ops.draw(p, randn(5, 7), "softplus")[0],
 }
 

@@ -11,7 +11,14 @@ from torch.distributions import Normal, kl_divergence
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
 from skvae._model import ops
-from skvae._model.bounds import LowerBound, balanced_groups, standard_normal_points, wide_points
+from skvae._model.bounds import (
+    ElboEstimate,
+    LowerBound,
+    balanced_groups,
+    standard_normal_points,
+    three_points,
+    wide_points,
+)
 from skvae._model.networks import DenseNetwork
 from skvae._model.noise import Noise
 from skvae._model.vae import VAE
@@ -98,6 +105,73 @@ def test_groups_are_balanced(size):
     assert groups.shape[1] == min(size, 1 << 16)
     shares = torch.bincount(groups.flatten(), minlength=4) / groups.numel()
     assert torch.allclose(shares.double(), probabilities, atol=1e-3 if size > 1 else 1e-6)
+
+
+def test_three_points_have_the_moments_of_a_distribution():
+    values = torch.rand(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** torch.arange(1, 7)
+    values[:, 5] = values[0, 5]  # one that does not vary
+    mean = values.mean(0)
+    central = [(values - mean).pow(order).mean(0) for order in (2, 3, 4)]
+    points, weights = (torch.stack(parts) for parts in three_points(mean, *central))
+    assert (weights >= 0).all()
+    assert torch.allclose(weights.sum(0), torch.ones(6, dtype=torch.float64))
+    assert torch.allclose((weights * points).sum(0), mean)
+    for order, moment in zip((2, 3, 4), central, strict=True):
+        assert torch.allclose((weights * (points - mean) ** order).sum(0), moment, atol=1e-12)
+
+
+@pytest.mark.parametrize("third", [0.0, 1e30, float("inf"), float("nan")])
+def test_three_points_are_finite_whatever_rounding_makes_of_the_moments(third):
+    for second in (0.0, -1e-9, 1e-30, 1.0):
+        moments = (torch.tensor(value, dtype=torch.float32) for value in (1.0, second, third, third))
+        points, weights = (torch.stack(parts) for parts in three_points(*moments))
+        assert points.isfinite().all()
+        assert weights.isfinite().all()
+        assert float(weights.sum()) == pytest.approx(1)
+
+
+def decoder_of(n_features, hidden_layer_sizes):
+    decoder = DenseNetwork(3, hidden_layer_sizes, n_features, 0.0, n_features)
+    decoder.initialize(torch.Generator().manual_seed(0))
+    return decoder
+
+
+@pytest.mark.parametrize("n_features", [6, 301])
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (16,)])
+@pytest.mark.parametrize("likelihood_class", [NormalLikelihood, ContinuousBernoulliLikelihood])
+def test_elbo_by_moments_is_the_mean_over_all_points(likelihood_class, hidden_layer_sizes, n_features):
+    """Of many features the moments come from half of the points, which is exact for a linear decoder."""
+    is_normal = likelihood_class is NormalLikelihood
+    likelihood = NormalLikelihood(0.5, n_features) if is_normal else ContinuousBernoulliLikelihood()
+    encoder = DenseNetwork(n_features, (), 6, 0.0)
+    encoder.initialize(torch.Generator().manual_seed(1))
+    sizes = {"n_features": n_features, "n_components": 3, "posterior_scale": "log_variance"}
+    vae = VAE(encoder, decoder_of(n_features, hidden_layer_sizes), likelihood, Units(0.0, 1.0), **sizes)
+    X = np.random.RandomState(0).rand(40, n_features).astype(np.float32)
+    rows = Rows(X, vae.units, vae.device)
+    with torch.inference_mode():
+        expected = vae.log_weights(rows[:], standard_normal_points(32, 3)).double().mean(1).numpy()
+    difference = LowerBound(vae, 1)(rows) - expected
+    is_exact = is_normal and (n_features == 6 or not hidden_layer_sizes)
+    assert abs(difference).max() < (1e-3 if is_exact else 0.3)
+    assert abs(difference.mean()) < (1e-3 if is_exact else 0.1)
+
+
+def test_the_estimate_of_a_mean_elbo(estimator_class, digits):
+    """It agrees with the scores within its standard error, and does not depend on how rows are divided."""
+    fitted = make(estimator_class, max_iter=30, batch_size=50).fit(digits)
+    vae = fitted.module_
+    rows, n_rows = Rows(digits, vae.units, vae.device), len(digits)
+    estimate = ElboEstimate(vae, n_rows)
+    total = estimate.total(rows, 0)
+    assert total == estimate.total(rows, 0)
+    parts = estimate.total(rows.between(0, 100), 0) + estimate.total(rows.between(100, n_rows), 100)
+    assert parts == pytest.approx(total, rel=1e-6)
+    with torch.inference_mode():
+        points = standard_normal_points(6, vae.n_components)
+        weights = vae.log_weights(rows[:], torch.stack([points] * n_rows))
+        assert torch.allclose(weights, vae.log_weights(rows[:], points))
+    assert total / n_rows == pytest.approx(fitted.score(digits), abs=4 * 1.5 / np.sqrt(n_rows))
 
 
 @pytest.mark.parametrize("prior", ["normal", "mixture"])

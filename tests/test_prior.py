@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import joblib
@@ -16,7 +17,7 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from skvae import TRUSTED_TYPES, ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._model.prior import draw_from_prior, fit_mixture, log_prior
+from skvae._model.prior import draw_from_prior, expected_log_prior, fit_mixture, log_prior
 
 from conftest import Identity, bits, make
 
@@ -60,6 +61,19 @@ def test_log_density_is_that_of_scikit_learn():
     expected = mixture().score_samples(z.reshape(-1, 2).numpy()).reshape(5, 7)
     np.testing.assert_allclose(log_prior(mixture(), z).numpy(), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(log_prior(None, z).numpy(), norm.logpdf(z.numpy()).sum(axis=2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prior", [None, mixture()], ids=["normal", "mixture"])
+def test_expected_log_density_is_the_mean_over_mirrored_points(prior):
+    generator = torch.Generator().manual_seed(0)
+    mean, std = 3 * torch.randn(50, 2, generator=generator), torch.rand(50, 2, generator=generator)
+    mean[0] = 1e4  # a row that is far away
+    half = math.sqrt(10) * torch.linalg.qr(torch.randn(10, 2, generator=generator)).Q
+    z = mean[:, None] + std[:, None] * torch.cat([half, -half])
+    points = z.double().flatten(0, 1).numpy()
+    expected = norm.logpdf(points).sum(1) if prior is None else prior.score_samples(points)
+    expected = expected.reshape(50, 20).mean(1)
+    np.testing.assert_allclose(expected_log_prior(prior, mean, std, half).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_draws_have_the_moments_of_the_mixture():

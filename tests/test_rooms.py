@@ -41,6 +41,7 @@ ROOMS = {
     "_fit.optimizer": {"numpy", "torch"},
     "_fit.graphs": {"torch"},
     "_fit.schedule": set(),
+    "_fit.threads": {"torch"},
     "_fit.run": {"numpy", "torch"},
     "_fit.finish": {"numpy", "sklearn", "torch"},
     "_fit.hooks": {"numpy", "sklearn", "torch"},

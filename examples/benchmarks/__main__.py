@@ -31,6 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 # Each section is a module; what its function `measure` is called with, given the seconds for each comparison.
 SECTIONS = {
     "training": lambda seconds: {"seconds": seconds, "with_compiler": shutil.which("g++") is not None},
+    "defaults": lambda seconds: {"seconds": seconds},
     "parts": lambda seconds: {"seconds": seconds},
     "fitting": lambda seconds: {"seconds": seconds},
     "inference": lambda seconds: {"seconds": seconds},

@@ -17,14 +17,14 @@ from skvae._data.rows import Rows
 from skvae._fit.checkpoint import Checkpoint, unreadable_error
 from skvae._fit.distributed import Group
 from skvae._fit.run import Hook, Run, Seeds
-from skvae._model.bounds import LowerBound
+from skvae._model.bounds import ElboEstimate, LowerBound
 from skvae._model.stored import copy_weights, weights_from_numpy, weights_to_numpy
 
 __all__ = ["Callbacks", "EarlyStopping", "Progress", "Saving", "Validation"]
 
 
 class Validation(Hook):
-    """The ELBO of validation rows after each epoch.
+    """The ELBO of validation rows: an estimate after each epoch, and the score when it is asked for.
 
     Parameters
     ----------
@@ -36,15 +36,15 @@ class Validation(Hook):
         self._rows = rows
 
     def begin_run(self, run: Run) -> None:
-        """Make room for the records, and the points that the ELBO takes."""
+        """Make room for the records, and the points that the estimate takes."""
         run.history.setdefault("validation_elbo", [math.nan] * run.epoch)
-        self._part = self._rows.between(*run.group.part(len(self._rows)))
-        self._bound = LowerBound(run.model, 1)
+        self._estimate = ElboEstimate(run.model, len(self._rows))
 
     def end_epoch(self, run: Run) -> None:
-        """Record the mean ELBO."""
-        total = run.group.sum(torch.tensor(self._bound(self._part).sum(), dtype=torch.float64, device="cpu"))
-        elbo = run.history["validation_elbo"][-1] = float(total) / len(self._rows)
+        """Record the estimate of the mean ELBO."""
+        first, stop = run.group.part(len(self._rows))
+        elbo = self._mean(run, self._estimate.total(self._rows.between(first, stop), first))
+        run.history["validation_elbo"][-1] = elbo
         if not math.isfinite(elbo):
             raise ValueError(
                 f"The validation ELBO is {elbo} after epoch {run.epoch}. Try a smaller learning_rate_init, look for "
@@ -52,20 +52,32 @@ class Validation(Hook):
                 f"that its output is finite in evaluation mode."
             )
 
+    def score(self, run: Run) -> float:
+        """Return the mean of the scores, which take more points than the estimates."""
+        part = self._rows.between(*run.group.part(len(self._rows)))
+        return self._mean(run, float(LowerBound(run.model, 1)(part).sum()))
+
+    def _mean(self, run: Run, total: float) -> float:
+        """Return the mean over the rows of all processes."""
+        totals = run.group.sum(torch.tensor(total, dtype=torch.float64, device="cpu"))
+        return float(totals) / len(self._rows)
+
 
 class EarlyStopping(Hook):
     """Remember the best weights, and ask to stop when the validation ELBO has stopped rising.
 
     Parameters
     ----------
+    validation : Validation
+        What validates the model, ahead of this hook.
     n_iter_no_change : int
         Number of epochs in a row without an improvement of more than `tol` after which to stop.
     tol : float
         The improvement that counts, in nats per row.
     """
 
-    def __init__(self, n_iter_no_change: int, tol: float) -> None:
-        self._n_iter_no_change, self._tol = n_iter_no_change, tol
+    def __init__(self, validation: Validation, n_iter_no_change: int, tol: float) -> None:
+        self._validation, self._n_iter_no_change, self._tol = validation, n_iter_no_change, tol
         self._best_score = -math.inf
         self._best_weights: dict[str, Any] = {}
         self._n_stale = 0
@@ -80,8 +92,9 @@ class EarlyStopping(Hook):
         return self._n_stale >= self._n_iter_no_change
 
     def end_run(self, run: Run) -> None:
-        """Give the model the best weights."""
+        """Give the model the best weights, and score them."""
         run.model.load_state_dict(self._best_weights)
+        self._best_score = self._validation.score(run)
         if not run.stopped:
             warn_user(
                 f"Early stopping did not set in within max_iter={run.plan.n_epochs} epochs: the validation ELBO had "
@@ -100,7 +113,7 @@ class EarlyStopping(Hook):
         self._best_weights = weights_from_numpy(state["best_weights"])
 
     def results(self, run: Run) -> dict[str, Any]:
-        """Return the scores of this run, and the best of them."""
+        """Return the estimates of this run, and the score of the best weights: until the run ends, their estimate."""
         scores = run.history["validation_elbo"][run.n_before :]
         return {"validation_scores_": scores, "best_validation_score_": self._best_score}
 

@@ -16,15 +16,13 @@ from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.optimizer import Adam
 from skvae._fit.schedule import Plan
+from skvae._fit.threads import threads_for
 from skvae._model import ops
 from skvae._model.noise import Noise
 from skvae._model.stored import weights_from_numpy, weights_to_numpy
 from skvae._model.vae import VAE
 
 __all__ = ["Hook", "Run", "Seeds", "divergence_error"]
-
-# The largest block that glibc keeps, by default.
-_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
 
 # Training rows on which a model is tried after its last step.
 _N_TRIED = 4
@@ -177,13 +175,18 @@ class Run:
         ValueError
             When the loss, a weight, or what the model makes of a training row is no longer finite.
         """
-        n_epochs = self.plan.n_epochs
         if self._normalizes and min(self.plan.batch_size, len(self.rows)) == 1:
             raise ValueError(
                 f"The encoder or the decoder normalizes by minibatches, which needs two rows or more in each; got "
                 f"batch_size={self.plan.batch_size} and {len(self.rows)} rows. Give more of them, or a module without "
                 f"BatchNorm."
             )
+        with threads_for(self.model, min(self.plan.batch_size, len(self.rows))):
+            self._train()
+
+    def _train(self) -> None:
+        """Train, with as many threads as there are."""
+        n_epochs = self.plan.n_epochs
         self.model.eval()  # also where no epoch is left
         if self.n_done < n_epochs and not self.stopped:
             for hook in self.hooks:
@@ -203,9 +206,7 @@ class Run:
 
     def train_epoch(self) -> None:
         """Train on every row once, and record the epoch."""
-        # glibc reuses freed blocks up to the size of the largest block freed so far. Freeing a large one keeps the
-        # buffers of a step from being returned to the system and faulted in again.
-        torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
+        ops.keep_freed_memory()
         self.model.train()
         order = self.rows.place(torch.randperm(len(self.rows), generator=self.order, device="cpu"))
         with torch.autocast(self.model.device.type, enabled=False):

@@ -1,17 +1,22 @@
 """Lower bounds on the log density of rows, over points that stand for the posterior."""
 
 import math
+from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from skvae._data.checks import LARGEST, enough_memory
 from skvae._data.rows import Batch, Rows
+from skvae._model import ops
+from skvae._model.networks import DenseNetwork
+from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
 
-__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "LowerBound"]
+__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "ElboEstimate", "LowerBound"]
 
 # Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
 BLOCK_ENTRIES = 1 << 20
@@ -21,6 +26,21 @@ FEWER_ROWS = "Give fewer rows at a time, or fit narrower networks."
 
 # An ELBO takes two points for each component, up to this many components.
 _MOST_WHITE_COMPONENTS = 256
+
+# Entries that the decoder makes of one block of rows at some points: they stay in a core's cache.
+_CACHED_ENTRIES = 1 << 18
+
+# Of so many features it averages out which points their spread comes from.
+_MANY_FEATURES = 256
+
+# Fewer rows than these would not make up for reading the weights of a wide decoder at each point.
+_FEWEST_ROWS = 32
+
+# Moments of what the decoder puts out: no smaller variance, and no larger ratios, make a difference.
+_SMALLEST_VARIANCE, _LARGEST_SKEWNESS, _LARGEST_KURTOSIS = 1e-18, 8.0, 1000.0
+
+# Mirrored pairs of points that rows share in an estimate of a mean ELBO, how many there are for each row, and in all.
+_N_SHARED_PAIRS, _FEWEST_PAIRS, _MOST_PAIRS, _N_PAIRS = 1 << 10, 2, 16, 1 << 10
 
 # Points of which an importance bound is made, and how often they are drawn from.
 _N_WIDE_POINTS, _N_DRAWS = 1 << 14, 1 << 16
@@ -98,6 +118,36 @@ def balanced_groups(probabilities: Tensor, size: int) -> Tensor:
     return drawn[order][: _N_DRAWS // size * size].view(-1, size)
 
 
+def three_points(
+    mean: Tensor, second: Tensor, third: Tensor, fourth: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return three numbers and their weights, which have the same mean and central moments as a distribution.
+
+    One of them is the mean. The others are s times the roots of ``t^2 - g t - (k - g^2)``, with the standard deviation
+    s, the skewness g and the kurtosis k. So the expectation of a polynomial of degree 4 is exact.
+
+    Parameters
+    ----------
+    mean, second, third, fourth : Tensor
+        The mean and the central moments, element by element.
+
+    Returns
+    -------
+    points, weights : tuple of three Tensor
+        The numbers, and weights with the sum 1.
+    """
+    variance = second.clamp_min(_SMALLEST_VARIANCE)
+    std = variance.sqrt()
+    # Where there is hardly any variance, rounding decides the ratios. No kurtosis is below its bound here.
+    skewness = (third / (variance * std)).nan_to_num(0).clamp(-_LARGEST_SKEWNESS, _LARGEST_SKEWNESS)
+    squared = skewness.square()
+    kurtosis = torch.maximum((fourth / variance.square()).nan_to_num(3).clamp_max(_LARGEST_KURTOSIS), 1 + squared)
+    gap = (4 * kurtosis - 3 * squared).sqrt()
+    upper, lower = 0.5 * (skewness + gap), 0.5 * (skewness - gap)
+    weights = 1 - 1 / (kurtosis - squared), 1 / (upper * gap), -1 / (lower * gap)
+    return (mean, mean + std * upper, mean + std * lower), weights
+
+
 class LowerBound:
     r"""The importance-weighted bound of rows, with one sample the ELBO, in nats of the data's own units.
 
@@ -120,7 +170,9 @@ class LowerBound:
     def __init__(self, model: VAE, n_importance_samples: int) -> None:
         self._model = model
         n_components = model.n_components
+        self._by_moments = False
         if n_importance_samples == 1:
+            self._by_moments = model.likelihood.smooth and isinstance(model.decoder, DenseNetwork)
             points = standard_normal_points(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)), n_components)
             self._groups = None
         else:
@@ -131,22 +183,32 @@ class LowerBound:
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """Return the bound of each row."""
         model = self._model
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
+            ops.keep_freed_memory()
+            bounds = [self._in_units_of_data(batch, bound) for batch, bound in self._bounds(rows)]
+        return np.concatenate([np.empty(0), *bounds])
+
+    def _bounds(self, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield one block of rows after another, and their bounds in the units of the likelihood."""
+        model = self._model
+        if self._by_moments:
+            elbo = _Elbo(model, self._points)
+            yield from ((batch, elbo(batch)) for batch in rows.blocks(elbo.n_rows))
+            return
         width = max(model.encoder_width, model.decoder_width)
         n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
         blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))
-        bounds = []
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
-            for batch in rows.blocks(n_rows):
-                log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
-                bounds.append(self._expectation(log_weights).clamp_min(-LARGEST).numpy() - self._log_volumes(batch))
-        return np.concatenate([np.empty(0), *bounds])
+        for batch in rows.blocks(n_rows):
+            log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
+            yield batch, self._expectation(log_weights)
 
-    def _log_volumes(self, batch: Batch) -> NDArray[np.float64] | float:
-        """Return what the units take from the log density of each row: that of its observed entries."""
-        units = self._model.units
+    def _in_units_of_data(self, batch: Batch, bound: Tensor) -> NDArray[np.float64]:
+        """Return the bounds of a block of rows as densities of their observed entries; 0 where there are none."""
+        bounds, units = bound.cpu().double().clamp_min(-LARGEST).numpy(), self._model.units
         if batch.observed is None:
-            return units.log_volume(self._model.n_features)
-        return batch.observed.sum(1).cpu().numpy() * units.log_volume(1)
+            return bounds - units.log_volume(self._model.n_features)
+        n_observed = batch.observed.sum(1).cpu().numpy()
+        return np.where(n_observed > 0, bounds - n_observed * units.log_volume(1), 0.0)
 
     def _expectation(self, log_weights: Tensor) -> Tensor:
         """Return the expected logarithm of the mean of a group of weights, for each row."""
@@ -154,3 +216,102 @@ class LowerBound:
             return log_weights.mean(1)
         size = self._groups.shape[1]
         return torch.cat([row[:, self._groups].logsumexp(2).mean(1) - math.log(size) for row in log_weights.split(1)])
+
+
+class _Elbo:
+    """The ELBO of rows, where the density of an entry depends on one parameter, which is linear in hidden units.
+
+    Three values of each parameter, with the first four moments that it has over all points, stand for them: the density
+    is taken at no others. Of many features, every other one has its spread, skewness and kurtosis at one point of each
+    mirrored pair, the others at the other point. What that leaves out of the odd moments averages out.
+
+    Parameters
+    ----------
+    model : VAE
+        The model, as it now is.
+    points : Tensor of shape (n_points, n_components)
+        Mirrored points that stand for N(0, I).
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows for which one block has room.
+    """
+
+    def __init__(self, model: VAE, points: Tensor) -> None:
+        self._model, self._half = model, points[: len(points) // 2]
+        self._decoder = cast("DenseNetwork", model.decoder)
+        self._weight, self._bias = self._decoder.last_map
+        n_groups = 1 if model.n_features < _MANY_FEATURES else 2
+        self._groups = [self._weight[first::n_groups].T.contiguous() for first in range(n_groups)]
+        self._entries = BLOCK_ENTRIES if points.is_cuda else _CACHED_ENTRIES
+        largest = max(model.encoder_width, len(points) * self._weight.shape[1])
+        self.n_rows = max(_FEWEST_ROWS, BLOCK_ENTRIES // largest)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the ELBO of each row, in the units of the likelihood."""
+        model = self._model
+        mean, std = model.posterior(batch)
+        entries = torch.zeros_like(batch.x)
+        for parameters, weights in zip(*three_points(*self._moments(mean, std)), strict=True):
+            entries += weights * model.likelihood.log_prob(batch.x, parameters)
+        if batch.observed is not None:
+            entries = torch.where(batch.observed, entries, 0)
+        entropy = (std.log() + 0.5 * (1 + math.log(2 * math.pi))).sum(1)
+        return entries.sum(1) + expected_log_prior(model.prior, mean, std, self._half) + entropy
+
+    def _moments(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
+        """Return the mean of each parameter, and its central moments from the second to the fourth."""
+        deviations = std * self._half[:, None]
+        z = torch.stack([mean + deviations, mean - deviations])
+        hidden = self._decoder.before_last(z.flatten(0, 2)).view(-1, len(mean), self._weight.shape[1])
+        center = hidden.mean(0)
+        hidden -= center
+        moments = mean.new_empty(3, len(mean), len(self._weight))
+        n_groups = len(self._groups)
+        for first, (units, weight) in enumerate(zip(hidden.chunk(n_groups), self._groups, strict=True)):
+            totals = mean.new_zeros(3, len(mean), weight.shape[1])
+            for block in units.split(max(1, self._entries // totals[0].numel())):
+                differences = block @ weight
+                squares = differences.square()
+                totals[0] += squares.sum(0)
+                totals[1] += differences.mul_(squares).sum(0)
+                totals[2] += squares.square_().sum(0)
+            torch.div(totals, len(units), out=moments[..., first::n_groups])
+        return nn.functional.linear(center, self._weight, self._bias), *moments
+
+
+class ElboEstimate:
+    """An estimate of the mean ELBO of rows, to compare a model with itself as it is trained.
+
+    Each row has a few mirrored pairs of points of its own, the same each time: what they leave out of the ELBO of a row
+    averages out over the rows, and more of it out of a difference between two epochs. At the posterior that is best, a
+    quadratic ELBO is the same at every point.
+
+    Parameters
+    ----------
+    model : VAE
+        The model.
+    n_rows : int
+        Number of all rows.
+    """
+
+    def __init__(self, model: VAE, n_rows: int) -> None:
+        self._model = model
+        self._n_pairs = min(max(_N_PAIRS // max(n_rows, 1), _FEWEST_PAIRS), _MOST_PAIRS)
+        points = standard_normal_points(2 * _N_SHARED_PAIRS, model.n_components)
+        self._half = points[:_N_SHARED_PAIRS].to(model.device)
+
+    def total(self, rows: Rows, first: int) -> float:
+        """Return the sum over rows, of which the first has this number, in nats of the data's own units."""
+        model, n_pairs = self._model, self._n_pairs
+        n_rows = max(1, BLOCK_ENTRIES // max(2 * n_pairs * model.decoder_width, model.encoder_width))
+        total = 0.0
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
+            for batch in rows.blocks(n_rows):
+                numbers = torch.arange(first * n_pairs, (first + len(batch)) * n_pairs, device=model.device)
+                half = self._half[numbers % _N_SHARED_PAIRS].unflatten(0, (len(batch), n_pairs))
+                elbo = model.log_weights(batch, torch.cat([half, -half], dim=1)).mean(1)
+                total += float(elbo.cpu().double().clamp_min(-LARGEST).sum())
+                first += len(batch)
+        return total - len(rows) * model.units.log_volume(model.n_features * (1 - rows.share_missing))

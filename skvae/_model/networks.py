@@ -149,14 +149,28 @@ class DenseNetwork(Network):
 
     def forward(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Return ``(batch, n_outputs)``; with a source of noise with dropout, otherwise without."""
+        hidden, last = self._hidden(x, noise), self.last_layer
+        return self._add_path(x, nn.functional.linear(hidden, last.weight, last.bias))
+
+    def _hidden(self, x: Tensor, noise: Noise | None) -> Tensor:
         rate = self.config["dropout"]
-        *hidden, last = cast("list[Linear]", self.layers)
         h = x
-        for layer in hidden:
+        for layer in cast("list[Linear]", self.layers)[:-1]:
             h = torch.relu_(nn.functional.linear(h, layer.weight, layer.bias))
             if rate and noise is not None:
                 h = h * ops.dropout_mask(noise.bits(h.shape), rate)
-        return self._add_path(x, nn.functional.linear(h, last.weight, last.bias))
+        return h
+
+    def before_last(self, x: Tensor) -> Tensor:
+        """Return what the outputs are a linear function of: the last hidden layer, and the input of the path."""
+        hidden = self._hidden(x, None)
+        return hidden if self.path is None else torch.cat([hidden, x], dim=1)
+
+    @property
+    def last_map(self) -> tuple[Tensor, Tensor]:
+        """The weight and the bias that make the outputs of `before_last`, where the path leads to all of them."""
+        weight = self.last_layer.weight
+        return weight if self.path is None else torch.cat([weight, self.path.weight], dim=1), self.last_layer.bias
 
     @property
     def last_layer(self) -> Linear:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 __all__ = [
     "adam_",
+    "bounded_log_prob",
     "convolve_and_pool",
     "draw",
     "dropout_mask",
     "forward_mode",
     "gradients",
+    "keep_freed_memory",
     "network_normal_log_prob",
     "normal_log_prob",
     "std_and_log",
@@ -31,8 +33,18 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 # small enough that squares fit in float32.
 _LARGEST_LOG_STD = 15.0
 
+# Half a logit counts as no smaller.
+_SMALLEST_HALF = 1e-30
+
+# Logits below this size are near 0; and what float32 can take the exponential of.
+_NEAR = 0.08
+_LARGEST_EXPONENT = 80.0
+
 # The smallest standard deviation of a softplus posterior.
 _SMALLEST_STD = 1e-6
+
+# The largest block that glibc keeps, by default.
+_LARGEST_KEPT_ALLOCATION = (1 << 25) - (1 << 16)
 
 # Entries of the convolution's output that are held at once: small enough for the caches.
 _CONVOLUTION_ENTRIES = 1 << 20
@@ -53,6 +65,13 @@ def plain_network_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: floa
     location, raw = parameters.chunk(2, dim=-1)
     scale = min_scale + nn.functional.softplus(raw)
     return -0.5 * ((x - location) / scale).square() - scale.log() - _HALF_LOG_2PI
+
+
+def plain_bounded_log_prob(x: Tensor, raw: Tensor, gain: Tensor, bound: float) -> Tensor:
+    """Return what `bounded_log_prob` does."""
+    logit = bound * torch.tanh(gain / bound * raw)
+    half = (0.5 * logit.abs()).clamp_min(_SMALLEST_HALF)
+    return (half + half / half.tanh()).log() + logit * (x - (logit > 0).to(x.dtype))
 
 
 def plain_draw(encoded: Tensor, points: Tensor, posterior_scale: str) -> tuple[Tensor, Tensor]:
@@ -95,6 +114,14 @@ _private_fused_adamw_: Any = getattr(torch, "_fused_adamw_", None)
 _private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
 _private_set_forward_mode: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
 _private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
+
+
+def keep_freed_memory() -> None:
+    """Keep buffers from being returned to the system and faulted in again, each time that they are needed.
+
+    glibc reuses freed blocks up to the size of the largest block freed so far, which this is.
+    """
+    torch.empty(_LARGEST_KEPT_ALLOCATION, dtype=torch.uint8, device="cpu")
 
 
 def forward_mode() -> contextlib.AbstractContextManager[None]:
@@ -153,9 +180,11 @@ class _NormalLogProb(torch.autograd.Function):
             by_scale = (deviation.square().sub_(1).mul_(gradient)).sum_to_size(inverse.shape) * inverse
             return None, deviation * gradient.mul(inverse), by_scale
         gradient = gradient.flatten()[0]  # that of a sum: a single number
-        n_rows = deviation.numel() // deviation.shape[-1]
-        squares = torch.linalg.vector_norm(deviation.view(n_rows, -1), dim=0).square().sub_(n_rows)
-        by_scale = squares.sum_to_size(inverse.shape) * inverse * gradient
+        # The norm of all entries takes a tenth of the time of that of each column.
+        by_column = None if inverse.numel() == 1 else 0
+        deviations = deviation.view(-1, deviation.shape[-1])
+        squares = torch.linalg.vector_norm(deviations, dim=by_column).square()
+        by_scale = (squares - deviation.numel() // inverse.numel()) * inverse * gradient
         return None, deviation * (inverse * gradient), by_scale
 
 
@@ -242,6 +271,68 @@ def network_normal_log_prob(x: Tensor, parameters: Tensor, min_scale: float) -> 
         batch_shape = np.broadcast_shapes(x.shape[:-1], parameters.shape[:-1])
         parameters = parameters.expand(*batch_shape, parameters.shape[-1])
     return _NetworkNormalLogProb.apply(x, parameters, min_scale)
+
+
+class _BoundedLogProb(torch.autograd.Function):
+    """The log density of the continuous Bernoulli with a bounded logit.
+
+    Its forward pass computes the derivative while the entries are in the caches. The logit is e = L t with
+    t = tanh(g r / L). With a = |e|, w = 1 / (exp(a) - 1) and E = 1 where e > 0, the log density is
+    e (x - E) + log(a + a w). Its derivative in e is x - E + m with the sign of e, where m = 1 / a - w; that in r is
+    g (1 - t^2) times as much. Near 0, where m cancels, it is 1/2 - a / 12: a line goes on from where it does not.
+
+    `torch.tanh` takes twice the time of `torch.expm1`, which both are made of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, raw: Tensor, gain: Tensor, bound: float) -> Tensor:
+        t = torch.mul(raw, 2 * gain / bound).clamp_max_(_LARGEST_EXPONENT).expm1_()
+        t.div_(t + 2)
+        a = t.abs().mul_(bound)
+        far = a.clamp_min(_NEAR)
+        w = far.expm1().reciprocal_()
+        half = torch.copysign(t.new_full((), 0.5), t)
+        from_end = (x - 0.5) - half
+        log_prob = torch.addcmul(far, far, w).log_().addcmul_(t, from_end, value=bound)
+        m, gap = far.reciprocal().sub_(w), far.sub_(a)
+        m.add_(gap, alpha=1 / 24)  # in the middle between a and where the line begins
+        log_prob.addcmul_(gap, m, value=-1)
+        if ctx.needs_input_grad[1]:
+            by_logit = torch.addcmul(from_end, half, m.add_(gap, alpha=1 / 24), value=2)
+            ctx.save_for_backward(by_logit.addcmul_(by_logit, t.square_(), value=-1), gain)
+        return log_prob
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        by_raw, gain = ctx.saved_tensors
+        if not any(gradient.stride()):  # that of a sum: a single number
+            gradient = gradient.flatten()[0]
+        return None, by_raw * (gradient * gain), None, None
+
+
+def bounded_log_prob(x: Tensor, raw: Tensor, gain: Tensor, bound: float) -> Tensor:
+    """Return the log density of the continuous Bernoulli with the logit ``bound * tanh(gain * raw / bound)``, in nats.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n_features)
+        Values in [0, 1], which are not differentiated by.
+    raw : Tensor of shape (..., n_features), float32
+        What the logits are made of; the leading axes of either may be longer, as in broadcasting.
+    gain : Tensor of shape ()
+        The derivative of the logit at 0.
+    bound : float
+        The bound of the logit on either side.
+
+    Returns
+    -------
+    Tensor of shape (..., n_features)
+        The log density of each entry.
+    """
+    if raw.shape != x.shape:
+        raw = raw.expand(np.broadcast_shapes(x.shape, raw.shape))
+    return _BoundedLogProb.apply(x, raw, gain, bound)
 
 
 def std_and_log(raw: Tensor, posterior_scale: str) -> tuple[Tensor, Tensor]:

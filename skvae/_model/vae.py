@@ -226,8 +226,8 @@ class VAE(nn.Module):
         ----------
         batch : Batch
             The rows.
-        points : Tensor of shape (n_points, n_components)
-            Standard-normal points, the same for every row: z = mean + std * point.
+        points : Tensor of shape (n_points, n_components) or (n_rows, n_points, n_components)
+            Standard-normal points, the same for every row or those of each: z = mean + std * point.
 
         Returns
         -------

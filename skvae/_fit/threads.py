@@ -1,0 +1,62 @@
+"""How many threads a step of training takes."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from skvae._model.networks import Network, UserModule
+
+__all__ = ["threads_for"]
+
+# Products of a forward pass that are worth the time that threads take to wait for each other.
+_FEWEST_PRODUCTS = 1 << 24
+
+# Products that a convolution makes of one number of its output, about.
+_PRODUCTS_OF_A_NUMBER = 16
+
+
+@contextlib.contextmanager
+def threads_for(module: nn.Module, n_rows: int) -> Iterator[None]:
+    """Let this thread compute alone while the context is open, where a step is too small to be shared.
+
+    Threads that wait for each other keep their cores busy, many times as long as the step takes where others want these
+    cores. The number of threads of other Python threads stays as it is.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What is trained.
+    n_rows : int
+        Rows of a step.
+    """
+    n_weights = sum(parameter.numel() for parameter in module.parameters())
+    n_numbers = sum(network.width for network in module.modules() if isinstance(network, Network | UserModule))
+    n_threads = torch.get_num_threads()
+    if n_threads == 1 or n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) >= _FEWEST_PRODUCTS:
+        yield
+        return
+    _set_here(1)
+    try:
+        yield
+    finally:
+        _set_here(n_threads)
+
+
+def _set_here(n_threads: int) -> None:
+    """Set the number of threads of this Python thread alone.
+
+    torch takes the number that was set last for Python threads that have not computed yet. They get it back.
+    """
+    numbers: list[int] = []
+    _in_new_thread(lambda: numbers.append(torch.get_num_threads()))
+    torch.set_num_threads(n_threads)
+    _in_new_thread(lambda: torch.set_num_threads(numbers[0]))
+
+
+def _in_new_thread(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
