@@ -19,6 +19,7 @@ from skvae._fit.distributed import Group
 from skvae._model.em import fit_to_observed
 
 from conftest import bits, make
+from test_checkpoint import interrupt
 
 BOTH = (NormalVAETransformer, ContinuousBernoulliVAETransformer)
 CPU = torch.device("cpu")
@@ -146,7 +147,7 @@ class TestFits:
         [
             {},
             {"init": "random"},
-            {"early_stopping": True},
+            {"early_stopping": True, "n_iter_no_change": 1, "tol": 1e6},
             {"encoder": nn.Linear(64, 6), "decoder": nn.Linear(3, 64)},
             {"encoder": "conv"},
             {"prior": "mixture"},
@@ -182,7 +183,7 @@ class TestFits:
         assert (gradient[batch.observed] != 0).any()
 
     def test_the_decoder_learns_from_what_is_observed(self):
-        """A column that is mostly missing is learned as well as a complete one, where rows are many."""
+        """A column that is mostly missing is learned from the rows that have it, beyond what is linear in others."""
         rng = np.random.default_rng(0)
         z = rng.normal(size=(2000, 1))
         X = np.hstack([z, z**2, -z, np.sin(2 * z)]) + 0.05 * rng.normal(size=(2000, 4))
@@ -190,7 +191,8 @@ class TestFits:
         H[200:, 3] = np.nan
         vae = NormalVAETransformer(1, hidden_layer_sizes=32, max_iter=40, random_state=0).fit(H)
         filled = vae.impute(H)
-        assert np.corrcoef(filled[200:, 3], X[200:, 3])[0, 1] > 0.9
+        of_lines = np.corrcoef(X[:, 0], X[:, 3])[0, 1]
+        assert np.corrcoef(filled[200:, 3], X[200:, 3])[0, 1] > of_lines + 0.2
 
     def test_more_rows_recover_more(self):
         rng = np.random.default_rng(0)
@@ -211,17 +213,11 @@ class TestFits:
 
     def test_a_checkpoint_goes_on_with_the_same_bits(self, holey, tmp_path):
         whole = make(NormalVAETransformer, max_iter=4).fit(holey)
-        path = tmp_path / "checkpoint"
-
-        class Stop(Exception):
-            pass
-
-        stopped = make(NormalVAETransformer, max_iter=4, checkpoint=path)
-        hooks = stopped._parameter_constraints  # an attribute that every epoch leaves alone
-        assert hooks is stopped._parameter_constraints
-        stopped.fit(holey)
-        again = make(NormalVAETransformer, max_iter=4, checkpoint=path).fit(holey)
-        assert bits(again, holey) == bits(whole, holey) == bits(stopped, holey)
+        stopped = make(NormalVAETransformer, max_iter=4, checkpoint=tmp_path / "checkpoint")
+        interrupt(stopped, holey, 2)
+        again = make(NormalVAETransformer, max_iter=4, checkpoint=tmp_path / "checkpoint").fit(holey)
+        assert again.n_iter_ == 4
+        assert bits(again, holey) == bits(whole, holey)
 
     def test_a_pickle_fills_in_the_same(self, fitted, holey, tmp_path):
         joblib.dump(fitted, tmp_path / "model.joblib")
@@ -245,7 +241,7 @@ class TestFits:
             frame.astype("Float64"),
             whole,
             pl.from_pandas(frame, nan_to_null=True),
-            pa.Table.from_pandas(frame, from_pandas=True),
+            pa.table({name: pa.array(frame[name], from_pandas=True) for name in names}),
             np.asfortranarray(X),
             X.tolist(),
         ):
@@ -338,7 +334,7 @@ class TestImpute:
         hidden = np.isnan(H)
         vae = NormalVAETransformer(10, max_iter=20, random_state=0).fit(H)
         error = np.mean((vae.impute(H) - X)[hidden] ** 2)
-        assert error < 0.4 * np.mean((np.nanmean(H, axis=0) - X)[np.isnan(H).nonzero()[0] >= 0][hidden] ** 2)
+        assert error < 0.4 * np.mean((np.nanmean(H, axis=0) - X)[hidden] ** 2)
 
     def test_a_model_of_complete_rows_fills_in_others(self, table):
         X, H = table
