@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
+from test_checkpoint import interrupt
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
@@ -19,7 +20,6 @@ from skvae._fit.distributed import Group
 from skvae._model.em import fit_to_observed
 
 from conftest import bits, make
-from test_checkpoint import interrupt
 
 BOTH = (NormalVAETransformer, ContinuousBernoulliVAETransformer)
 CPU = torch.device("cpu")
