@@ -36,6 +36,7 @@ from skvae._fit.finish import CalibrateNoise, CheckComponents, CheckReconstructi
 from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validation
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
+from skvae._model.approximation import given_observed
 from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
 from skvae._model.build import build_vae, make_likelihood
 from skvae._model.imputation import Imputation
@@ -614,7 +615,7 @@ def _encode(vae: VAE, summary: Summary) -> tuple[NDArray[np.float32], NDArray[np
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
         for batch in rows.blocks(max(1, BLOCK_ENTRIES // vae.encoder_width)):
             stop = start + len(batch)
-            block_mean, block_std = vae.posterior(batch)
-            mean[start:stop], std[start:stop] = block_mean.cpu().numpy(), block_std.cpu().numpy()
+            posterior = given_observed(vae, batch)
+            mean[start:stop], std[start:stop] = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()
             start = stop
     return mean, std

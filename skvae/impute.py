@@ -34,8 +34,8 @@ class VAEImputer(BaseImputer):
     estimator : object, default=None
         A `NormalVAETransformer`, a `ContinuousBernoulliVAETransformer`, or a Pipeline that ends in one. The steps ahead
         of it take missing entries as NaN, keep the columns, and have an `inverse_transform`. `fit` works on a clone.
-        None is a `StandardScaler` ahead of a `NormalVAETransformer` with `random_state` and one component more than
-        half the columns, at most 40.
+        None is a `StandardScaler` ahead of a `NormalVAETransformer` with `random_state` and as many components as
+        columns, at most 40.
     missing_values : int, float, np.nan, pd.NA or None, default=np.nan
         What stands for a missing entry. NaN, `pd.NA` and None all take NaN and whatever becomes NaN in an array of
         numbers, such as a null of a DataFrame. With a number, NaN is an error.
@@ -226,8 +226,7 @@ class VAEImputer(BaseImputer):
     def _unfitted(self, n_columns: int) -> Any:
         """Return a clone of the estimator, whose steps hand on arrays."""
         if self.estimator is None:
-            n_components = min(n_columns // 2 + 1, _MOST_COMPONENTS)
-            vae = NormalVAETransformer(n_components, random_state=self.random_state)
+            vae = NormalVAETransformer(min(n_columns, _MOST_COMPONENTS), random_state=self.random_state)
             estimator = make_pipeline(StandardScaler(), vae)
         else:
             estimator = clone(self.estimator)

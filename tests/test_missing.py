@@ -89,11 +89,9 @@ class TestOracles:
     def test_the_score_of_a_linear_model_is_the_marginal_density_of_what_is_observed(self, linear):
         vae, H, mean, covariance = linear
         exact, _ = conditional(H, mean, covariance)
-        bound = vae.score_samples(H, n_importance_samples=1000)
-        np.testing.assert_allclose(bound, exact, rtol=0.01, atol=0.02)
-        elbo = vae.score_samples(H)
-        assert (elbo <= exact + 1e-3).all()
-        assert elbo.mean() > exact.mean() - 0.1
+        for n_importance_samples in (1, 20):
+            scores = vae.score_samples(H, n_importance_samples=n_importance_samples)
+            np.testing.assert_allclose(scores, exact, rtol=1e-3, atol=2e-3)
 
     def test_the_imputed_mean_of_a_linear_model_is_its_conditional_mean(self, linear):
         vae, H, mean, covariance = linear
@@ -176,8 +174,8 @@ class TestFits:
         batch = vae.completion.complete(Rows(holey, vae.units, CPU, has_missing=True))[:5]
         assert batch.x.isfinite().all()
         parameters = torch.zeros_like(batch.x, requires_grad=True)
-        entries = vae._observed(batch, vae.likelihood.log_prob(batch.x, parameters))
-        (gradient,) = torch.autograd.grad(entries.sum(), parameters)
+        vae.decode_parameters = lambda z: parameters[:, None]
+        (gradient,) = torch.autograd.grad(vae.log_likelihood(batch, torch.zeros(5, 1, 3)).sum(), parameters)
         assert gradient.isfinite().all()
         assert (gradient[~batch.observed] == 0).all()
         assert (gradient[batch.observed] != 0).any()

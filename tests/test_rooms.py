@@ -34,6 +34,7 @@ ROOMS = {
     "_model.vae": {"numpy", "sklearn", "torch"},
     "_model.build": {"torch"},
     "_model.linear": {"torch"},
+    "_model.approximation": {"torch"},
     "_model.bounds": {"numpy", "torch"},
     "_model.imputation": {"torch"},
     "_fit.distributed": {"torch"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from skvae._data.checks import LARGEST, enough_memory
 from skvae._data.rows import Batch, Rows
 from skvae._model import ops
+from skvae._model.approximation import given_observed
 from skvae._model.networks import DenseNetwork
 from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
@@ -199,7 +200,9 @@ class LowerBound:
         n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
         blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))
         for batch in rows.blocks(n_rows):
-            log_weights = torch.cat([model.log_weights(batch, points) for points in blocks], dim=1).cpu().double()
+            posterior = given_observed(model, batch)
+            log_weights = torch.cat([model.log_weights(batch, points, posterior) for points in blocks], dim=1)
+            log_weights = log_weights.cpu().double()
             yield batch, self._expectation(log_weights)
 
     def _in_units_of_data(self, batch: Batch, bound: Tensor) -> NDArray[np.float64]:
@@ -251,18 +254,19 @@ class _Elbo:
     def __call__(self, batch: Batch) -> Tensor:
         """Return the ELBO of each row, in the units of the likelihood."""
         model = self._model
-        mean, std = model.posterior(batch)
+        posterior = given_observed(model, batch)
+        deviations = posterior.deviations(self._half)
         entries = torch.zeros_like(batch.x)
-        for parameters, weights in zip(*three_points(*self._moments(mean, std)), strict=True):
+        for parameters, weights in zip(*three_points(*self._moments(posterior.mean, deviations)), strict=True):
             entries += weights * model.likelihood.log_prob(batch.x, parameters)
         if batch.observed is not None:
             entries = torch.where(batch.observed, entries, 0)
-        entropy = (std.log() + 0.5 * (1 + math.log(2 * math.pi))).sum(1)
-        return entries.sum(1) + expected_log_prior(model.prior, mean, std, self._half) + entropy
+        entropy = posterior.log_volume + 0.5 * (1 + math.log(2 * math.pi)) * model.n_components
+        return entries.sum(1) + expected_log_prior(model.prior, posterior.mean, posterior.std, deviations) + entropy
 
-    def _moments(self, mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
+    def _moments(self, mean: Tensor, deviations: Tensor) -> tuple[Tensor, ...]:
         """Return the mean of each parameter, and its central moments from the second to the fourth."""
-        deviations = std * self._half[:, None]
+        deviations = deviations.transpose(0, 1)
         z = torch.stack([mean + deviations, mean - deviations])
         hidden = self._decoder.before_last(z.flatten(0, 2)).view(-1, len(mean), self._weight.shape[1])
         center = hidden.mean(0)

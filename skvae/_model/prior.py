@@ -134,7 +134,7 @@ def log_prior(prior: GaussianMixture | None, z: Tensor) -> Tensor:
     return torch.stack(log_densities).logsumexp(0)
 
 
-def expected_log_prior(prior: GaussianMixture | None, mean: Tensor, std: Tensor, half: Tensor) -> Tensor:
+def expected_log_prior(prior: GaussianMixture | None, mean: Tensor, std: Tensor, deviations: Tensor) -> Tensor:
     """Return the expected log density of N(0, I), or of a mixture, under posteriors, in the mean over mirrored points.
 
     At the points m + d and m - d, the squared distance from a component with the precision R R' and the mean c is
@@ -146,8 +146,8 @@ def expected_log_prior(prior: GaussianMixture | None, mean: Tensor, std: Tensor,
         The mixture; None is N(0, I), whose expectation is exact.
     mean, std : Tensor of shape (n_rows, n_components)
         The posteriors.
-    half : Tensor of shape (n_pairs, n_components)
-        One point of each mirrored pair of points that stand for N(0, I).
+    deviations : Tensor of shape (n_rows, n_pairs, n_components)
+        What one point of each mirrored pair, of points that stand for the posterior, is away from the mean.
 
     Returns
     -------
@@ -166,17 +166,17 @@ def expected_log_prior(prior: GaussianMixture | None, mean: Tensor, std: Tensor,
     middle = heights - 0.5 * to_middle.square().sum(2)
     slopes = torch.einsum("rcj,cij->ric", to_middle, roots).contiguous()
     total = torch.zeros_like(mean[:, 0])
-    for points in half.split(max(1, _BLOCK_ENTRIES // std.numel() // std.shape[1])):
-        deviations = std[:, None] * points
-        products = (deviations[..., None] * deviations[..., None, :]).flatten(2)
+    n_pairs = deviations.shape[1]
+    for some in deviations.split(max(1, _BLOCK_ENTRIES // std.numel() // std.shape[1]), dim=1):
+        products = (some[..., None] * some[..., None, :]).flatten(2)
         even = middle[:, None] - 0.5 * nn.functional.linear(products, precisions)
-        odd = deviations @ slopes
+        odd = some @ slopes
         log_densities = torch.stack([even + odd, even - odd])
         largest = log_densities.amax(3, keepdim=True)
         # Below the bound, which makes no difference, float32 has numbers that take many times as long.
         shares = log_densities.sub_(largest).clamp_min_(-80).exp_().sum(3, keepdim=True)
         total += shares.log_().add_(largest).sum((0, 2, 3))
-    return total / (2 * len(half))
+    return total / (2 * n_pairs)
 
 
 def draw_from_prior(

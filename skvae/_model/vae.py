@@ -18,7 +18,41 @@ from skvae._model.noise import Noise
 from skvae._model.prior import check_mixture, draw_from_prior, log_prior
 from skvae.likelihoods import Likelihood
 
-__all__ = ["VAE", "Terms"]
+__all__ = ["VAE", "Gaussian", "Terms"]
+
+
+class Gaussian(NamedTuple):
+    """A normal distribution of the latent components of each of some rows.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n_rows, n_components)
+        The means.
+    scale : Tensor of shape (n_rows, n_components) or (n_rows, n_components, n_components)
+        Standard deviations of independent components, or upper triangular roots R of covariance matrices RR'.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation of each component."""
+        return self.scale if self.scale.ndim == 2 else torch.linalg.vector_norm(self.scale, dim=2)
+
+    @property
+    def log_volume(self) -> Tensor:
+        """The logarithm of the root of the determinant of the covariance of each row."""
+        diagonal = self.scale if self.scale.ndim == 2 else self.scale.diagonal(dim1=1, dim2=2)
+        return diagonal.log().sum(1)
+
+    def deviations(self, points: Tensor) -> Tensor:
+        """Return what standard-normal points are in units of each row: ``(n_rows, n_points, n_components)``."""
+        return self.scale[:, None] * points if self.scale.ndim == 2 else points @ self.scale.mT
+
+    def at(self, points: Tensor) -> Tensor:
+        """Return z at standard-normal points, those of all rows or of each: ``(n_rows, n_points, n_components)``."""
+        return self.mean[:, None] + self.deviations(points)
 
 
 class Terms(NamedTuple):
@@ -172,10 +206,10 @@ class VAE(nn.Module):
         networks = [part for part in (self.encoder, self.decoder) if isinstance(part, Network)]
         return [weight for network in networks if network.path is not None for weight in network.inner_weights]
 
-    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of q(z | x), each ``(batch, n_components)``."""
+    def posterior(self, batch: Batch) -> Gaussian:
+        """Return q(z | x), with independent components."""
         mean, raw = self._encode(batch, self.encoder(batch.x)).chunk(2, dim=1)
-        return mean, ops.std_and_log(raw, self.posterior_scale)[0]
+        return Gaussian(mean, ops.std_and_log(raw, self.posterior_scale)[0])
 
     def _encode(self, batch: Batch, encoded: Tensor) -> Tensor:
         """Return means and raw scales of the posterior, of what the encoder makes of completed rows."""
@@ -211,12 +245,18 @@ class VAE(nn.Module):
         # What stands in the place of missing entries is finite, and so is its density: a product is one pass.
         return Terms(torch.dot(entries.flatten(), batch.observed.to(entries.dtype).flatten()), kl)
 
-    @staticmethod
-    def _observed(batch: Batch, entries: Tensor) -> Tensor:
-        """Return log densities of entries with 0 for those that are not observed."""
-        return entries if batch.observed is None else torch.where(batch.observed, entries, 0)
+    def decode_parameters(self, z: Tensor) -> Tensor:
+        """Return what the decoder makes of points of each row, ``(n_rows, n_points, n_components)``."""
+        return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
-    def log_weights(self, batch: Batch, points: Tensor) -> Tensor:
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        """Return log p(observed entries | z) at points of each row: ``(n_rows, n_points)``, in nats."""
+        entries = self.likelihood.log_prob(batch.x[:, None], self.decode_parameters(z))
+        if batch.observed is not None:
+            entries = torch.where(batch.observed[:, None], entries, 0)
+        return entries.sum(2)
+
+    def log_weights(self, batch: Batch, points: Tensor, posterior: Gaussian | None = None) -> Tensor:
         r"""Return the log importance weights :math:`\log p(x \mid z_k) + \log p(z_k) - \log q(z_k \mid x)`.
 
         Their expectation is the ELBO; the logarithm of the mean of K weights has the importance-weighted bound as its
@@ -228,6 +268,8 @@ class VAE(nn.Module):
             The rows.
         points : Tensor of shape (n_points, n_components) or (n_rows, n_points, n_components)
             Standard-normal points, the same for every row or those of each: z = mean + std * point.
+        posterior : Gaussian, default=None
+            The distribution q of each row; None is the encoder's.
 
         Returns
         -------
@@ -238,15 +280,13 @@ class VAE(nn.Module):
         ----------
         .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016, equation 8.
         """
-        mean, std = self.posterior(batch)
-        z = mean[:, None] + std[:, None] * points
+        posterior = self.posterior(batch) if posterior is None else posterior
+        z = posterior.at(points)
         if self.prior is None:  # the constants cancel
-            log_prior_ratio = (0.5 * (points.square() - z.square()) + std.log()[:, None]).sum(2)
+            log_prior_ratio = 0.5 * (points.square() - z.square()).sum(2)
         else:
-            log_prior_ratio = log_prior(self.prior, z) - log_prior(None, points) + std.log().sum(1)[:, None]
-        parameters = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        one_point = Batch(batch.x[:, None], None if batch.observed is None else batch.observed[:, None])
-        return self._observed(one_point, self.likelihood.log_prob(one_point.x, parameters)).sum(2) + log_prior_ratio
+            log_prior_ratio = log_prior(self.prior, z) - log_prior(None, points)
+        return self.log_likelihood(batch, z) + log_prior_ratio + posterior.log_volume[:, None]
 
     def draw(self, n_samples: int, generator: torch.Generator) -> NDArray[np.float32]:
         """Return draws from the prior: ``(n_samples, n_components)``."""
