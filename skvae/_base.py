@@ -119,22 +119,23 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def fit(self, X: ArrayLike, y: Any = None, *, X_val: ArrayLike | None = None) -> Self:
         """Fit the autoencoder to the rows of `X`.
 
-        A warning says when reconstructions are worse than those of the linear model, when most components have
-        collapsed, when a fit that begins at no linear model has too few steps, when an entry is out of proportion to
-        its column, and with a normal likelihood when columns differ in scale by orders of magnitude. When it raises,
-        also on Ctrl-C, the estimator is as it was before the call.
+        Entries may be missing: what is observed counts. A warning says when reconstructions are worse than those of the
+        linear model, when most components have collapsed, when a fit that begins at no linear model has too few steps,
+        when an entry is out of proportion to its column, and with a normal likelihood when columns differ in scale by
+        orders of magnitude. When it raises, also on Ctrl-C, the estimator is as it was before the call.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data of any real dtype. It is neither copied nor changed: minibatches are converted to float32
+            Training data of any real dtype. Missing entries are NaN, or what pandas, polars and pyarrow have for them;
+            each column needs an entry. The data are neither copied nor changed: minibatches are converted to float32
             one at a time, so integer arrays and memory maps stay as they are.
         y : Ignored
             Not used, present for API consistency by convention.
         X_val : array-like of shape (n_val_samples, n_features), default=None
-            Validation data. Its ELBO is recorded after each epoch. With early stopping, and to calibrate the noise, it
-            takes the place of a part of `X`. With a normal likelihood its entries count as no further from the mean
-            than twice the farthest of `X` that is not broken.
+            Validation data, with missing entries or without. Its ELBO is recorded after each epoch. With early
+            stopping, and to calibrate the noise, it takes the place of a part of `X`. With a normal likelihood its
+            entries count as no further from the mean than twice the farthest of `X` that is not broken.
 
         Returns
         -------
@@ -226,7 +227,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training data of any real dtype, for example a part of a stream.
+            Training data of any real dtype, for example a part of a stream. Missing entries are NaN. In the first call
+            each column needs an entry; later a column may be missing.
         y : Ignored
             Not used, present for API consistency by convention.
 
@@ -290,15 +292,18 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the mean of the posterior q(z | x) of each row.
 
+        The encoder gives it where a row is complete. Where entries are missing, a few Gauss-Newton steps from there
+        find the z that is likeliest given the others.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Data of any real dtype.
+            Data of any real dtype. Missing entries are NaN.
 
         Returns
         -------
         Z : ndarray of shape (n_samples, n_components), float32
-            Latent means. The same array gives the same bits each time.
+            Latent means; 0 for a row with nothing observed. The same array gives the same bits each time.
 
         Raises
         ------
@@ -316,12 +321,13 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Data of any real dtype.
+            Data of any real dtype. Missing entries are NaN.
 
         Returns
         -------
         mean, std : ndarray of shape (n_samples, n_components), float32
-            The parameters of the posterior, a normal distribution with independent components.
+            The parameters of the posterior, a normal distribution with independent components. Where entries of a row
+            are missing, its components depend on each other; these are the mean and the standard deviation of each.
 
         Raises
         ------
@@ -404,7 +410,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         r"""Return `X` with its missing entries (NaN) filled in.
 
         The latent components z given the observed entries of a row come from self-normalized importance sampling
-        [1]_: points of a normal distribution that approximates p(z | observed) get the weights
+        [1]_, with the prior N(0, I) of training, also where `prior_` is a mixture. Points of the posterior q of
+        incomplete rows get the weights
 
         .. math::
 
@@ -468,7 +475,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         r"""Return a lower bound on the log density of each row.
 
         It is a density in the units of the data: with x = shift + scale * u for the units u in which the
-        likelihood works, log p(x) = log p(u) - n_features * log(scale).
+        likelihood works, log p(x) = log p(u) - n_features * log(scale). Where entries are missing, it is that of the
+        observed ones, of which there are fewer than n_features.
 
         The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
         points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
@@ -480,7 +488,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Data of any real dtype.
+            Data of any real dtype. Missing entries are NaN.
         n_importance_samples : int, default=1
             The number K of importance weights: the bound is the expected logarithm of the mean of K weights, which is
             tighter the larger K is [1]_. 1 gives the evidence lower bound (ELBO).
@@ -489,8 +497,9 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         -------
         scores : ndarray of shape (n_samples,), float32
             Lower bounds on log p(x), in nats. A row with an entry outside the range of a continuous Bernoulli
-            likelihood has the density 0 and the score -inf. Other scores are finite: entries count as no further than
-            a million `scale_` from `shift_`, and the lowest score is the lowest number of float32.
+            likelihood has the density 0 and the score -inf. A row with nothing observed has the score 0. Other scores
+            are finite: entries count as no further than a million `scale_` from `shift_`, and the lowest score is the
+            lowest number of float32.
 
         Raises
         ------

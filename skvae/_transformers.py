@@ -72,7 +72,8 @@ class NormalVAETransformer(BaseVAETransformer):
         trains one level and leaves the differences of the features as they are. ``"network"`` is the decoder, for each
         row and feature.
     prior : {"normal", "mixture"}, default="mixture"
-        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`.
+        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`. `impute`
+        takes N(0, I) all the same.
         ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
         training rows when training has ended. Of up to 40 components it has as many as suit held-out draws; where N(0,
         I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).
@@ -306,7 +307,8 @@ class ContinuousBernoulliVAETransformer(BaseVAETransformer):
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes a
         square number of features for a square image.
     prior : {"normal", "mixture"}, default="mixture"
-        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`.
+        What takes the place of N(0, I), with which the model is trained, in `sample` and `score_samples`. `impute`
+        takes N(0, I) all the same.
         ``"mixture"`` is a mixture of normal distributions that is fitted to draws from q(z | x) of at most 10,000
         training rows when training has ended. Of up to 40 components it has as many as suit held-out draws; where N(0,
         I) suits them as well, it stays. `partial_fit` puts N(0, I) back. ``"normal"`` is N(0, I).

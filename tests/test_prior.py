@@ -73,7 +73,9 @@ def test_expected_log_density_is_the_mean_over_mirrored_points(prior):
     points = z.double().flatten(0, 1).numpy()
     expected = norm.logpdf(points).sum(1) if prior is None else prior.score_samples(points)
     expected = expected.reshape(50, 20).mean(1)
-    np.testing.assert_allclose(expected_log_prior(prior, mean, std, std[:, None] * half).numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        expected_log_prior(prior, mean, std, std[:, None] * half).numpy(), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_draws_have_the_moments_of_the_mixture():
