@@ -48,10 +48,12 @@ def make_run(estimator_class, parameters, X, device, hooks=(), records=True, n_e
     """Return the run of a fit."""
     estimator = make(estimator_class, **LONG | parameters)
     likelihood = estimator.make_likelihood(X.shape[1])
-    units = likelihood.learn_units(Summary(X))
-    rows = Rows(X, units, device, read_often=True)
+    summary = Summary(X)
+    units = likelihood.learn_units(summary)
+    rows = Rows(X, units, device, has_missing=summary.has_missing, read_often=True)
     vae = build_vae(estimator, likelihood, units, X.shape[1], seed=0, fitted=None).to(device)
     begin_at_linear_model(vae, rows, 0, Group())
+    rows = vae.completion.complete(rows)
     plan = dataclasses.replace(Plan.of_fit(estimator, len(X)), n_epochs=n_epochs)
     run = Run(vae, rows, Seeds(0, 0, 1, 2, 0), Group(), plan, history={}, hooks=hooks)
     if not records:
@@ -247,6 +249,46 @@ def test_validation_rows_share_what_is_on_the_device(digits):
     part = rows.subset(np.arange(0, 300, 7))
     assert part._source is rows._source
     np.testing.assert_array_equal(part[:].x.cpu().numpy(), digits[::7].astype(np.float32))
+
+
+def with_holes(X):
+    hidden = np.random.RandomState(0).random_sample(X.shape) < 0.2
+    hidden[0] = False
+    return np.where(hidden, np.nan, X)
+
+
+@pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)
+def test_a_fit_to_rows_with_missing_entries_is_that_of_a_cpu(estimator_class, parameters, digits):
+    runs = []
+    for device in (torch.device("cpu"), CUDA):
+        run = make_run(estimator_class, parameters, with_holes(digits), device, records=False, n_epochs=3)
+        run.noise = OnTheCPU(device, 3)
+        run.train()
+        runs.append(run)
+    for name, values in runs[0].history.items():
+        np.testing.assert_allclose(runs[1].history[name], values, rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)
+def test_steps_with_missing_entries_are_recorded(estimator_class, parameters, digits):
+    models = []
+    for records in (False, True):
+        run = make_run(estimator_class, parameters, with_holes(digits), CUDA, records=records)
+        run.train()
+        models.append(run.model)
+    assert run._recorded_steps._recorded
+    assert_same_weights(*models, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)
+def test_missing_entries_are_filled_in_as_on_a_cpu(estimator_class, parameters, digits):
+    holey = with_holes(digits)
+    fitted = make(estimator_class, **LONG | parameters, device="cuda").fit(holey)
+    on_cpu = pickle.loads(pickle.dumps(fitted))
+    tolerance = {"rtol": 1e-2, "atol": 1e-2}
+    np.testing.assert_allclose(fitted.transform(holey), on_cpu.transform(holey), **tolerance)
+    np.testing.assert_allclose(fitted.impute(holey), on_cpu.impute(holey), **tolerance)
+    np.testing.assert_allclose(fitted.score_samples(holey), on_cpu.score_samples(holey), **tolerance)
 
 
 @pytest.mark.parametrize(("estimator_class", "parameters"), CONFIGURATIONS)

@@ -88,7 +88,7 @@ class Completion(StoredModule):
             seen = observed.any(1, keepdim=True)
             share, raw_of_prior = (1.0, 0.0) if posterior_scale == "log_variance" else (0.5, _RAW_OF_ONE)
             added = torch.cat([torch.zeros_like(growth), torch.where(seen, share * growth, raw_of_prior)], dim=1)
-        return torch.addcmul(added, encoded, seen)
+        return torch.addcmul(added, encoded, seen.to(encoded.dtype))
 
 
 # The softplus of this is 1.
