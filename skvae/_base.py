@@ -158,8 +158,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         with fitting(self) as group:
             fitted = getattr(self, "module_", None) if self.warm_start else None
             twin = twin_of(self)
-            X = check_rows(twin, X, reset=fitted is None)
-            X_val = None if X_val is None else check_rows(twin, X_val, reset=False, name="X_val")
+            X = check_rows(twin, X, reset=fitted is None, allow_missing=True)
+            X_val = None if X_val is None else check_rows(twin, X_val, reset=False, name="X_val", allow_missing=True)
             device = resolve_device(self.device)
             identity = Identity(twin, "fit", X, X_val, device, goes_on=fitted is not None)
             group.check_same(identity)
@@ -249,7 +249,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         with fitting(self) as group:
             fitted = getattr(self, "module_", None)
             twin = twin_of(self)
-            X = check_rows(twin, X, reset=fitted is None)
+            X = check_rows(twin, X, reset=fitted is None, allow_missing=True)
             device = resolve_device(self.device)
             group.check_same(Identity(twin, "partial_fit", X, None, device, goes_on=fitted is not None))
             seeds = group.broadcast(Seeds.draw(self.random_state))
@@ -538,7 +538,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         """Return the fitted model, and what is known of `X` when it has been checked against it."""
         check_is_fitted(self)
         vae = self.module_  # read once: another thread may be fitting
-        X = check_rows(self, X, reset=False)
+        X = check_rows(self, X, reset=False, allow_missing=True)
         if X.shape[1] != vae.n_features:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {vae.n_features} features as "

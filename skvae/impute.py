@@ -208,7 +208,7 @@ class VAEImputer(BaseImputer):
 
     def _rows(self, X: ArrayLike, *, reset: bool) -> NDArray[np.floating[Any]]:
         """Return `X` as an array of float32 or float64, with NaN for what is missing."""
-        rows = check_rows(self, X, reset=reset)
+        rows = check_rows(self, X, reset=reset, allow_missing=True)
         missing = rows == self.missing_values if self._takes_number() else None
         if missing is not None and rows.dtype.kind == "f" and np.isnan(rows).any():
             raise ValueError(
@@ -274,5 +274,5 @@ class VAEImputer(BaseImputer):
 def _steps(estimator: Any) -> tuple[list[Any], Any]:
     """Return the transformers ahead of the last step of a Pipeline, and that step, or the estimator itself."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    *ahead, last = (step for step in steps if step not in (None, "passthrough"))
+    *ahead, last = [step for step in steps if step not in (None, "passthrough")] or [estimator]
     return ahead, last

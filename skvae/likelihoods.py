@@ -130,7 +130,8 @@ class Likelihood(nn.Module):
         What to do when reconstructions are worse than those of the linear model, for the warning of it.
     smooth : bool
         Whether the log density of an entry depends smoothly on one parameter, and on no other. Then scores take it at
-        three values of the parameter that stand for all latent points.
+        three values of the parameter that stand for all latent points. A subclass that overrides `log_prob` sets it
+        anew.
     calibrates : bool
         Whether `calibrate` does anything. Then `fit` sets rows aside, and tells it what is left of them as well.
 

@@ -63,7 +63,8 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
     that ends in one, its output is what `transform` returns; of a classifier it has two, ``"label"`` and
     ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. The units of a VAE's data
-    are part of the graph; its checks are not: missing values go through, and values outside a `data_range` are clipped.
+    are part of the graph; its checks are not: values outside a `data_range` are clipped. Neither is what `transform`
+    does with missing entries: NaN in a row makes NaN of its components.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import pkgutil
 import re
 from pathlib import Path
 
-import numpy as np  # noqa: F401
+import numpy as np  # noqa: F401 (defaults in docstrings are evaluated)
 import pytest
 from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate

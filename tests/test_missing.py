@@ -16,8 +16,12 @@ from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Rows, Summary, Units
+from skvae._data.split import split_rows
 from skvae._fit.distributed import Group
+from skvae._fit.run import Seeds
 from skvae._model.em import fit_to_observed
+from skvae._model.noise import Noise
+from skvae._model.vae import VAE
 
 from conftest import bits, make
 
@@ -153,12 +157,15 @@ class TestFits:
         ],
         ids=str,
     )
-    def test_all_settings(self, estimator_class, parameters, holey):
+    def test_all_settings(self, estimator_class, parameters, digits, holey):
         estimator = make(estimator_class, **parameters).fit(holey)
         assert np.isfinite(estimator.history_["elbo"]).all()
         assert np.isfinite(estimator.transform(holey)).all()
         assert np.isfinite(estimator.score_samples(holey)).all()
         assert np.isfinite(estimator.impute(holey)).all()
+        # What stands for a missing entry in the array of a masked fit has no part in it.
+        scores = estimator.score_samples(digits)
+        assert np.median(scores) > np.median(make(estimator_class, **parameters).fit(digits).score_samples(digits)) - 25
         estimator.partial_fit(holey)
         assert np.isfinite(estimator.transform(holey)).all()
 
@@ -169,16 +176,31 @@ class TestFits:
         assert np.isfinite(estimator.impute(holey)).all()
 
     def test_training_ignores_what_stands_in_a_missing_entry(self, holey):
-        """The likelihood of other entries has the same gradient whatever the decoder gives for missing ones."""
+        """Terms and their gradients are the same whatever the decoder gives for missing entries."""
         vae = make(NormalVAETransformer, noise="shared").fit(holey).module_
         batch = vae.completion.complete(Rows(holey, vae.units, CPU, has_missing=True))[:5]
         assert batch.x.isfinite().all()
-        parameters = torch.zeros_like(batch.x, requires_grad=True)
-        vae.decode_parameters = lambda z: parameters[:, None]
-        (gradient,) = torch.autograd.grad(vae.log_likelihood(batch, torch.zeros(5, 1, 3)).sum(), parameters)
-        assert gradient.isfinite().all()
-        assert (gradient[~batch.observed] == 0).all()
-        assert (gradient[batch.observed] != 0).any()
+        decoded = torch.zeros_like(batch.x, requires_grad=True)
+        outcomes = []
+        for other in (0.0, 100.0):
+            vae.decoder.forward = lambda z, noise, other=other: torch.where(batch.observed, decoded, other)
+            log_likelihood = vae.terms(batch, Noise(CPU, 0)).log_likelihood
+            (gradient,) = torch.autograd.grad(log_likelihood, decoded)
+            outcomes.append((log_likelihood.detach(), gradient))
+        assert torch.equal(outcomes[0][0], outcomes[1][0])
+        assert torch.equal(outcomes[0][1], outcomes[1][1])
+        assert (outcomes[0][1] != 0).any()
+
+    def test_what_stands_in_the_place_of_a_missing_entry_is_within_the_units(self):
+        """A likelihood may have no density beyond them."""
+        X = with_holes(np.random.RandomState(0).lognormal(size=(200, 5)), 0.3)
+        units = Units(0.0, 1.0, 0.1, 3.0)
+        rows = Rows(X, units, CPU, has_missing=True)
+        assert rows[:].x.min() >= 0.1
+        far = torch.full((5,), -7.0), torch.ones(2, 5), torch.linspace(-9, 30, 400).view(200, 2)
+        filled = rows.filled(*far)[:]
+        assert filled.x[~filled.observed].min() >= 0.1
+        assert filled.x[~filled.observed].max() <= 3.0
 
     def test_the_decoder_learns_from_what_is_observed(self):
         """A column that is mostly missing is learned from the rows that have it, beyond what is linear in others."""
@@ -204,10 +226,24 @@ class TestFits:
             errors.append(np.sqrt(np.mean((vae.impute(H[2000:]) - X[2000:])[hidden] ** 2)))
         assert errors[0] > errors[1] > errors[2]
 
-    def test_data_without_missing_entries_get_no_mask(self, digits):
-        for X in (digits, digits.astype(np.uint8)):
-            assert not Summary(X).has_missing
-            assert Rows(X, Units(0.0, 1.0), CPU)[:5].observed is None
+    @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
+    def test_data_without_missing_entries_get_no_mask(self, digits, dtype, monkeypatch):
+        masks = []
+        terms = VAE.terms
+        monkeypatch.setattr(
+            VAE, "terms", lambda vae, batch, noise: masks.append(batch.observed) or terms(vae, batch, noise)
+        )
+        make(NormalVAETransformer, max_iter=1).fit(digits.astype(dtype))
+        assert masks
+        assert all(mask is None for mask in masks)
+
+    def test_the_best_validation_score_is_the_score(self, digits, holey):
+        settings = {"noise": "shared", "prior": "normal", "early_stopping": True, "n_iter_no_change": 1, "tol": 1e6}
+        for X, X_val in ((holey, holey[:40]), (digits, holey[:40]), (holey, digits[:40])):
+            vae = make(NormalVAETransformer, **settings).fit(X, X_val=X_val)
+            assert vae.score(X_val) == pytest.approx(vae.best_validation_score_, rel=1e-6)
+            # Estimates take the encoder's posterior, which is a little behind where entries are missing.
+            assert max(vae.validation_scores_) == pytest.approx(vae.best_validation_score_, abs=2)
 
     def test_a_checkpoint_goes_on_with_the_same_bits(self, holey, tmp_path):
         whole = make(NormalVAETransformer, max_iter=4).fit(holey)
@@ -390,13 +426,39 @@ class TestErrors:
         assert (fitted.score_samples(nothing) == 0).all()
 
     def test_a_column_that_only_rows_set_aside_have(self):
-        """Which rows are set aside is drawn: in none of them the fit fails."""
-        rng = np.random.default_rng(0)
-        for seed in range(4):
-            X = rng.normal(size=(60, 5))
-            X[1:, 3] = np.nan
-            vae = NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2, random_state=seed).fit(X)
-            assert np.isfinite(vae.impute(X)).all()
+        X = np.random.default_rng(0).normal(size=(60, 5))
+        X[1:, 3] = np.nan
+        was_aside = 0
+        for seed in range(12):
+            vae = NormalVAETransformer(
+                2, hidden_layer_sizes=8, early_stopping=True, n_iter_no_change=1, tol=1e6, random_state=seed
+            )
+            was_aside += 0 in split_of(seed, 60)[1]
+            assert np.isfinite(vae.fit(X).impute(X)).all()
+        assert 0 < was_aside < 12
+
+    def test_rows_set_aside_have_all_entries(self):
+        """What is left to train on has none."""
+        X = np.full((20, 3), np.nan)
+        X[4] = 1.0
+        seeds = [seed for seed in range(40) if 4 in split_of(seed, 20)[1]]
+        vae = NormalVAETransformer(2, early_stopping=True, random_state=seeds[0])
+        with pytest.raises(ValueError, match="rows of X that are not set aside are missing"):
+            vae.fit(X)
+
+    def test_nearly_empty_tables(self):
+        """No row set aside loses an entry, because none has one to lose."""
+        X = np.random.default_rng(0).normal(size=(100, 4))
+        X[5:] = np.nan
+        vae = NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X)
+        assert np.isfinite(vae.impute(X)).all()
+        vae.fit(with_holes(X[:5], 0.2), X_val=np.full((6, 4), np.nan))
+        assert np.isfinite(vae.impute(X)).all()
+
+
+def split_of(seed, n_rows):
+    vae = NormalVAETransformer(2, early_stopping=True, random_state=seed)
+    return split_rows(vae, n_rows, Seeds.draw(seed).split, calibrates=True)
 
 
 def test_facts_of_columns_are_those_of_what_is_observed(holey):
@@ -417,6 +479,13 @@ def test_a_broken_entry_is_told_beside_missing_ones():
     with pytest.warns(UserWarning, match="An entry of column 2 of X is"):
         vae = NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X)
     assert vae.scale_ < 2
+
+
+def test_few_entries_of_a_column_are_not_told_to_be_broken():
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    X[:, 3] = np.nan
+    X[:3, 3] = 0, 1, 100
+    assert Summary(X).without_broken_entries.high[3] == 100
 
 
 def test_digits_with_a_missing_quadrant():

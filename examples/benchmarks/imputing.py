@@ -28,7 +28,7 @@ from harness import machine
 from panel_data import LOADERS, data_sets
 from panel_measures import accuracies, number
 from sklearn.decomposition import PCA
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 (makes it importable)
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.preprocessing import StandardScaler
 

@@ -204,17 +204,18 @@ def _check_dtype(X: NDArray[Any], name: str) -> None:
         )
 
 
-def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
+def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X", allow_missing: bool = False) -> NDArray[Any]:
     """Return `X` as a 2-D numeric array of its own dtype, without a copy where it already is one.
 
-    Entries may be missing: they are NaN in the array.
+    With `allow_missing`, entries may be missing: they are NaN in the array.
     """
+    finite = "allow-nan" if allow_missing else True
     try:
         with _readable(name):
             X = _rows_as_array(X, name)
             if name != "X":  # validate_data calls everything X
-                check_array(X, input_name=name, ensure_all_finite="allow-nan")
-            X = validate_data(estimator, X, reset=reset, ensure_all_finite="allow-nan")
+                check_array(X, input_name=name, ensure_all_finite=finite)
+            X = validate_data(estimator, X, reset=reset, ensure_all_finite=finite)
     except (TypeError, ValueError) as error:
         if name == "X" or name in str(error):
             raise

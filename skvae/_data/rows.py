@@ -172,6 +172,11 @@ class Summary:
         empty = ~np.any([~np.isnan(block).all(axis=0) for block in blocks(self.X)], axis=0)
         if empty.all():
             raise ValueError(f"All entries of {self.name} are missing (NaN). Give rows with entries to learn from.")
+        if not self.n_observed.any():
+            raise ValueError(
+                f"All entries of the rows of {self.name} that are not set aside are missing (NaN). Give more rows with "
+                f"entries to learn from."
+            )
         if each_column and empty.any():
             column, n_more = int(empty.argmax()), int(empty.sum()) - 1
             more = f", nor have {n_more} others" if n_more else ""
@@ -292,6 +297,10 @@ class Summary:
         """Return mean, spread and ends of a column without at most so many entries; None where all of them count."""
         entries = self.X[:, column].astype(np.float64)
         observed = ~np.isnan(entries)
+        n_observed = int(observed.sum())
+        if n_observed < _FEWEST_ROWS_WITH_BROKEN:
+            return None
+        most = min(most, max(n_observed // _ROWS_FOR_ONE_BROKEN, 1))
         distances = np.where(observed, np.abs(entries - np.median(entries[observed])), 0)
         order = np.argpartition(distances, -most - 1)[-most - 1 :]
         order = order[np.argsort(distances[order])]
@@ -506,6 +515,8 @@ class Rows:
         coordinates : Tensor of shape (n_samples, n_directions), float32
             A row for each row of `X`.
         """
+        if len(coordinates) != len(self.X):
+            raise ValueError(f"coordinates has {len(coordinates)} rows; {len(self.X)} are expected, those of X.")
         filled = copy.copy(self)
         filled._filling = mean, components, coordinates
         return filled
@@ -558,13 +569,12 @@ class Rows:
         """The number of columns."""
         return self.X.shape[1]
 
-    @property
-    def share_missing(self) -> float:
-        """The share of the entries that are missing."""
+    def count_missing(self) -> int:
+        """Return the number of entries that are missing; all are looked at."""
         if not self.has_missing:
-            return 0.0
+            return 0
         index = None if self._index is None else self._index.cpu().numpy()
-        return sum(int(np.isnan(block).sum()) for block in blocks(self.X, index)) / (len(self) * self.n_features)
+        return sum(int(np.isnan(block).sum()) for block in blocks(self.X, index))
 
     def place(self, rows: Tensor) -> Tensor:
         """Return the numbers that rows have in `X`, where they will be looked up."""
@@ -591,11 +601,12 @@ class Rows:
         x = self.units.apply(block, self._shift).to(self.device, torch.float32)
         if not self.has_missing:
             return Batch(x)
-        observed = x == x  # NaN is not equal to itself
+        observed, low, high = x == x, self.units.low, self.units.high  # NaN is not equal to itself
         if self._filling is None:
-            return Batch(x.nan_to_num_(0.0), observed)
+            return Batch(torch.where(observed, x, min(max(0.0, low), high)), observed)
         mean, components, coordinates = self._filling
-        return Batch(torch.where(observed, x, torch.addmm(mean, coordinates[rows], components)), observed)
+        filling = torch.addmm(mean, coordinates[rows], components).clamp_(low, high)
+        return Batch(torch.where(observed, x, filling), observed)
 
     def blocks(self, n_rows: int) -> Iterator[Batch]:
         """Yield all rows in order, at most `n_rows` at a time."""

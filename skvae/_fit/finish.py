@@ -84,6 +84,9 @@ class KeepBetter(Hook):
         trained, errors = copy_weights(run.model.state_dict()), measure()
         run.model.load_state_dict(self._start)
         start_errors = measure()
+        if len(errors) < _FEWEST_HELD_OUT:  # of rows that are nearly empty none loses an entry
+            run.model.load_state_dict(trained)
+            return
         # A row far away says nothing of the others.
         most = _MOST_TIMES_MEDIAN * (start_errors.quantile(0.9) if run.rows.has_missing else start_errors.median())
         is_better = bool(start_errors.clamp_max(most).mean() < errors.clamp_max(most).mean())
@@ -91,9 +94,13 @@ class KeepBetter(Hook):
             run.model.load_state_dict(trained)
 
     def _mean_squares_of_lost(self, run: Run, rows: Rows) -> Tensor:
-        """Return the mean square error of what is filled in where rows lose entries, for each that loses one."""
+        """Return the mean square error of what is filled in where rows lose entries, for each that loses one.
+
+        The noise is calibrated first, since what is filled in depends on it.
+        """
         self._calibration.calibrate(run, _some(run))
-        n_rows, share = max(len(rows), _FEWEST_FILLED), max(run.rows.share_missing, _SMALLEST_SHARE_LOST)
+        missing = run.rows.count_missing() / (len(run.rows) * run.rows.n_features)
+        n_rows, share = max(len(rows), _FEWEST_FILLED), max(missing, _SMALLEST_SHARE_LOST)
         lossy = run.model.completion.complete(rows.with_more_missing(share, n_rows, run.seeds.finish))
         imputation, whole = Imputation(run.model, _POINTS_OF_FILLED), rows[:]
         means, start = [], 0

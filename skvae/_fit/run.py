@@ -134,7 +134,7 @@ class Run:
         self.noise = Noise(model.device, seeds.noise)
         self._term_weights = torch.tensor([-1.0, plan.beta], dtype=torch.float32, device=model.device)
         self._beta = plan.beta
-        self._log_volume = model.units.log_volume(rows.n_features * (1 - rows.share_missing))
+        self._log_volume = model.units.log_volume(rows.n_features - rows.count_missing() / len(rows))
         self.history: dict[str, list[float]] = {"loss": [], "elbo": [], "log_likelihood": [], "kl": []}
         self.history |= {name: list(values) for name, values in history.items()}
         self.n_before = len(self.history["loss"])
@@ -185,7 +185,7 @@ class Run:
             self._train()
 
     def _train(self) -> None:
-        """Train, with as many threads as there are."""
+        """Run the epochs and the hooks."""
         n_epochs = self.plan.n_epochs
         self.model.eval()  # also where no epoch is left
         if self.n_done < n_epochs and not self.stopped:

@@ -1,6 +1,7 @@
 """How many threads a step of training takes."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,11 @@ _FEWEST_PRODUCTS = 1 << 24
 
 # Products that a convolution makes of one number of its output, about.
 _PRODUCTS_OF_A_NUMBER = 16
+
+# Between a new number here and the old one for others, no other fit may look.
+_setting = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child could never open the lock of another thread
+    os.register_at_fork(before=_setting.acquire, after_in_parent=_setting.release, after_in_child=_setting.release)
 
 
 @contextlib.contextmanager
@@ -38,8 +44,8 @@ def threads_for(module: nn.Module, n_rows: int) -> Iterator[None]:
     if n_threads == 1 or n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) >= _FEWEST_PRODUCTS:
         yield
         return
-    _set_here(1)
     try:
+        _set_here(1)
         yield
     finally:
         _set_here(n_threads)
@@ -51,9 +57,12 @@ def _set_here(n_threads: int) -> None:
     torch takes the number that was set last for Python threads that have not computed yet. They get it back.
     """
     numbers: list[int] = []
-    _in_new_thread(lambda: numbers.append(torch.get_num_threads()))
-    torch.set_num_threads(n_threads)
-    _in_new_thread(lambda: torch.set_num_threads(numbers[0]))
+    with _setting:
+        _in_new_thread(lambda: numbers.append(torch.get_num_threads()))
+        try:
+            torch.set_num_threads(n_threads)
+        finally:
+            _in_new_thread(lambda: torch.set_num_threads(numbers[0]))
 
 
 def _in_new_thread(call: Callable[[], None]) -> None:

@@ -57,16 +57,19 @@ def _approximate(model: VAE, batch: Batch, mean: Tensor, root: Tensor) -> tuple[
     likelihood, observed = model.likelihood, batch.mask
     for _ in range(_N_STEPS):
         around = mean[:, None] + _REACH * torch.cat([root, -root], 2).mT
-        upper, lower = likelihood.mean(model.decode_parameters(around)).double().chunk(2, dim=1)
+        upper, lower = likelihood.mean(model.decode_parameters(around)).chunk(2, dim=1)
         slopes = (upper - lower) / (2 * _REACH)  # along the columns of the root
         parameters = model.decoder(mean)
-        variance = likelihood.variance(parameters).double().clamp_min(_SMALLEST_VARIANCE)
-        weighted, wide = slopes * (observed / variance)[:, None], root.double()
-        factor = torch.linalg.cholesky(weighted @ slopes.mT + wide.mT @ wide)
-        left = (batch.x - likelihood.mean(parameters)).double()
-        gradient = weighted @ left[:, :, None] - wide.mT @ mean[:, :, None].double()
-        step = (wide @ torch.cholesky_solve(gradient, factor))[:, :, 0].float()
-        root = torch.linalg.solve_triangular(factor.mT, wide, upper=True, left=False).float()
+        variance = likelihood.variance(parameters).clamp_min(_SMALLEST_VARIANCE)
+        weighted = slopes * (observed / variance)[:, None]
+        left = (batch.x - likelihood.mean(parameters))[:, :, None]
+        # In float64, which not every device has.
+        precision, gradient, wide, z = (
+            values.cpu().double() for values in (weighted @ slopes.mT, weighted @ left, root, mean[:, :, None])
+        )
+        factor = torch.linalg.cholesky(precision + wide.mT @ wide)
+        step = (wide @ torch.cholesky_solve(gradient - wide.mT @ z, factor))[:, :, 0].to(mean)
+        root = torch.linalg.solve_triangular(factor.mT, wide, upper=True, left=False).to(root)
         tried = mean[:, None] + step[:, None] * step.new_tensor(_SHARES)[:, None]
         log_joint = model.log_likelihood(batch, tried) + log_prior(None, tried)
         mean = tried[torch.arange(len(tried), device=tried.device), log_joint.argmax(1)]

@@ -307,7 +307,20 @@ class ElboEstimate:
         self._half = points[:_N_SHARED_PAIRS].to(model.device)
 
     def total(self, rows: Rows, first: int) -> float:
-        """Return the sum over rows, of which the first has this number, in nats of the data's own units."""
+        """Return the sum over rows, in nats of the data's own units.
+
+        Parameters
+        ----------
+        rows : Rows
+            The rows, or the part of them that this process has.
+        first : int
+            The number of the first of them among all rows.
+
+        Returns
+        -------
+        float
+            The sum of their estimates.
+        """
         model, n_pairs = self._model, self._n_pairs
         n_rows = max(1, BLOCK_ENTRIES // max(2 * n_pairs * model.decoder_width, model.encoder_width))
         total = 0.0
@@ -316,6 +329,7 @@ class ElboEstimate:
                 numbers = torch.arange(first * n_pairs, (first + len(batch)) * n_pairs, device=model.device)
                 half = self._half[numbers % _N_SHARED_PAIRS].unflatten(0, (len(batch), n_pairs))
                 elbo = model.log_weights(batch, torch.cat([half, -half], dim=1)).mean(1)
-                total += float(elbo.cpu().double().clamp_min(-LARGEST).sum())
+                n_observed = batch.x.numel() if batch.observed is None else int(batch.observed.sum())
+                total += float(elbo.cpu().double().clamp_min(-LARGEST).sum()) - model.units.log_volume(n_observed)
                 first += len(batch)
-        return total - len(rows) * model.units.log_volume(model.n_features * (1 - rows.share_missing))
+        return total

@@ -9,7 +9,10 @@ from torch import Tensor
 from skvae._data.rows import Rows
 from skvae._model.stored import StoredModule
 
-__all__ = ["Completion", "solve_latent"]
+__all__ = ["MOST_DIRECTIONS", "Completion", "pair_products", "solve_latent"]
+
+# Directions that tell what is missing. What they cost grows as their square, times the features.
+MOST_DIRECTIONS = 64
 
 # Entries of the matrices that are solved at once.
 _BLOCK_ENTRIES = 1 << 20
@@ -36,10 +39,11 @@ class Completion(StoredModule):
             self.register_buffer(name, torch.from_numpy(np.zeros(shape, np.float32)))
         self.register_buffer("noise_variance", torch.ones((), dtype=torch.float32, device="cpu"))
 
-    def begin_at(self, mean: Tensor, components: Tensor, noise_variance: float) -> None:
-        """Take over a linear model."""
+    def begin_at(self, mean: Tensor, components: Tensor | None = None, noise_variance: float = 1.0) -> None:
+        """Take over a linear model, by default without components."""
         self.get_buffer("mean").copy_(mean)
-        self.get_buffer("components").copy_(components)
+        if components is not None:
+            self.get_buffer("components").copy_(components)
         self.get_buffer("noise_variance").fill_(noise_variance)
 
     def complete(self, rows: Rows) -> Rows:
@@ -52,16 +56,17 @@ class Completion(StoredModule):
     def _coordinates(self, rows: Rows) -> Tensor:
         """Return the expected z of each row that lacks entries, and 0 for the others, which do not need it."""
         mean, components, variance = (buffer.cpu().double() for buffer in self.buffers())
+        coordinates = torch.zeros(len(rows), len(components), dtype=torch.float64, device="cpu")
+        components = components[:MOST_DIRECTIONS]
         n_directions, n_features = components.shape
-        coordinates = torch.zeros(len(rows), n_directions, dtype=torch.float64, device="cpu")
-        start = 0
+        products, start = pair_products(components), 0
         for batch in rows.blocks(max(1, _BLOCK_ENTRIES // max(n_features, n_directions**2))):
             x, observed = batch.x.cpu(), batch.mask.cpu()
             lacking = (~observed).any(1).nonzero()[:, 0]
             if len(lacking):
                 x, observed = x[lacking].double(), observed[lacking].double()
-                latent, _ = solve_latent(x - mean, observed, components, variance)
-                coordinates[start + lacking] = latent
+                latent, _ = solve_latent(x - mean, observed, components, products, variance)
+                coordinates[start + lacking, :n_directions] = latent
             start += len(batch)
         return coordinates.to(rows.device, torch.float32)
 
@@ -95,12 +100,13 @@ class Completion(StoredModule):
 _RAW_OF_ONE = math.log(math.expm1(1))
 
 
+def pair_products(components: Tensor) -> Tensor:
+    """Return the products of each pair of directions, by feature: ``(n_directions ** 2, n_features)``."""
+    return (components[:, None] * components).flatten(0, 1)
+
+
 def solve_latent(
-    centered: Tensor,
-    observed: Tensor,
-    components: Tensor,
-    variance: Tensor | float,
-    uncertainty: Tensor | float = 0.0,
+    centered: Tensor, observed: Tensor, components: Tensor, products: Tensor, variance: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """Return mean and covariance of z given the observed entries of each row under a linear model.
 
@@ -112,10 +118,10 @@ def solve_latent(
         1 for each entry that is observed, and 0 for the others.
     components : Tensor of shape (n_directions, n_features), float64
         W.
+    products : Tensor of shape (n_directions ** 2, n_features), float64
+        What `pair_products` makes of W, or their expectation where W is not known exactly.
     variance : Tensor or float
         The variance of the noise.
-    uncertainty : Tensor of shape (n_directions, n_directions, n_features) or float, default=0
-        The covariance of the components of each feature, where they are not known exactly.
 
     Returns
     -------
@@ -123,7 +129,6 @@ def solve_latent(
     covariance : Tensor of shape (n_rows, n_directions, n_directions), float64
     """
     n_directions = len(components)
-    products = (components[:, None] * components + uncertainty).flatten(0, 1)  # of each pair of directions, by feature
     precisions = (observed @ products.T).unflatten(1, (n_directions, n_directions)) / variance
     precisions.diagonal(dim1=1, dim2=2).add_(1)
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(precisions))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skvae._data.rows import Rows
-from skvae._model.completion import solve_latent
+from skvae._model.completion import pair_products, solve_latent
 
 __all__ = ["fit_to_observed"]
 
@@ -87,7 +87,8 @@ def fit_to_observed(
         before, sums = estimate, _Sums(part, estimate, group)
         estimate = sums.maximize(smallest)
         change = (estimate.mean - before.mean).square() + (estimate.components - before.components).square().sum(0)
-        if float(change.mean()) < _TOLERANCE**2 * estimate.variance:
+        # Processors may round differently, and all processes have to end together.
+        if group.broadcast(float(change.mean()) < _TOLERANCE**2 * estimate.variance):
             break
     return estimate.mean, estimate.components, estimate.variance, float(sums.left / sums.n_entries)
 
@@ -111,6 +112,7 @@ class _Sums:
         self._size = n_directions + 1
         self._products, self._with_x = zeros(n_features, self._size**2), zeros(n_features, self._size)
         self._squares, self._latent = zeros(()), zeros(self._size**2)
+        self._pairs = pair_products(estimate.components) + estimate.uncertainty.flatten(0, 1)
         self.left, self.n_entries = zeros(()), zeros(())
         for batch in rows.blocks(max(1, _BLOCK_ENTRIES // max(n_features, self._size**2))):
             self._add(batch.x.cpu().double() - estimate.mean, batch.mask.cpu().double())
@@ -119,7 +121,7 @@ class _Sums:
 
     def _add(self, centered: Tensor, observed: Tensor) -> None:
         components, variance = self._estimate.components, self._estimate.variance
-        latent, covariance = solve_latent(centered, observed, components, variance, self._estimate.uncertainty)
+        latent, covariance = solve_latent(centered, observed, components, self._pairs, variance)
         extended = torch.cat([latent, latent.new_ones(len(latent), 1)], 1)
         products = extended[:, :, None] * extended[:, None]
         products[:, :-1, :-1] += covariance

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skvae._data.rows import Rows
+from skvae._model.completion import MOST_DIRECTIONS
 from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
 from skvae._model.vae import VAE
@@ -86,7 +87,7 @@ class LinearModel:
         n_components, n_features = vae.n_components, rows.n_features
         most = max(_MOST_PRODUCTS // min(n_features, _MOST_COVARIANCES) ** 2, 10 * n_features)
         moments = _Moments(rows.sample(most, seed), group)
-        rank = min(n_components, n_features)
+        rank = min(n_components, n_features, MOST_DIRECTIONS if rows.has_missing else n_features)
         if n_features <= _MOST_COVARIANCES:
             variances, vectors = torch.linalg.eigh(moments.covariance())
             total = float(variances.sum())
@@ -163,7 +164,8 @@ def _along(q: Tensor, x: Tensor, _: Any) -> Tensor:
 def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> LinearModel | None:
     """Fit a linear model to rows, and give it to a model: for missing entries, and as a start where there are paths.
 
-    A model whose networks have linear paths begins with the posterior of the linear model, and its mean.
+    A model whose networks have linear paths begins with the posterior of the linear model, and its mean. Where it has
+    none and no entry is missing, the means of the rows are enough.
 
     With W the components and s the variance of the noise, the precision of the posterior of z is I + W W' / s, which is
     diagonal. Where the likelihood can have the mean and the noise of the linear model, the ELBO is then the log
@@ -182,6 +184,9 @@ def begin_at_linear_model(vae: VAE, rows: Rows, seed: int, group: Any) -> Linear
         The linear model; None where the decoder does not begin at it.
     """
     encoder, decoder = vae.encoder, vae.decoder
+    if getattr(encoder, "path", None) is None and not rows.has_missing:
+        vae.completion.begin_at(_Moments(rows, group).mean)
+        return None
     linear = group.broadcast(LinearModel.fit(rows, vae, seed, group))  # signs of axes may differ among processes
     mean, components, noise = linear.mean, linear.components, linear.noise_variance
     vae.completion.begin_at(mean, components, noise)

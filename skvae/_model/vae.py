@@ -133,7 +133,7 @@ class VAE(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         try:
-            VAE.__init__(self, **state | {"units": Units(**state["units"])})
+            VAE.__init__(self, **state | {"units": Units(**state["units"]), "completion": state["completion"]})
             self._check()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"The file is damaged: its parts do not make a VAE. {error}") from error
@@ -242,7 +242,7 @@ class VAE(nn.Module):
         entries = self.likelihood.log_prob(batch.x, self.decoder(z, noise))
         if batch.observed is None:
             return Terms(entries.sum(), kl)
-        # What stands in the place of missing entries is finite, and so is its density: a product is one pass.
+        # What stands in for missing entries is within the units, as observed ones are, so that its density is finite.
         return Terms(torch.dot(entries.flatten(), batch.observed.to(entries.dtype).flatten()), kl)
 
     def decode_parameters(self, z: Tensor) -> Tensor:
