@@ -269,7 +269,7 @@ class _Elbo:
         deviations = deviations.transpose(0, 1)
         z = torch.stack([mean + deviations, mean - deviations])
         hidden = self._decoder.before_last(z.flatten(0, 2)).view(-1, len(mean), self._weight.shape[1])
-        center = hidden.mean(0)
+        center = _total(hidden) / len(hidden)
         hidden -= center
         moments = mean.new_empty(3, len(mean), len(self._weight))
         n_groups = len(self._groups)
@@ -278,11 +278,19 @@ class _Elbo:
             for block in units.split(max(1, self._entries // totals[0].numel())):
                 differences = block @ weight
                 squares = differences.square()
-                totals[0] += squares.sum(0)
-                totals[1] += differences.mul_(squares).sum(0)
-                totals[2] += squares.square_().sum(0)
+                totals[0] += _total(squares)
+                totals[1] += _total(differences.mul_(squares))
+                totals[2] += _total(squares.square_())
             torch.div(totals, len(units), out=moments[..., first::n_groups])
         return nn.functional.linear(center, self._weight, self._bias), *moments
+
+
+def _total(values: Tensor) -> Tensor:
+    """Return the sum over the first axis, added in order: torch's own order depends on where a row lies."""
+    total = values[0].clone()
+    for value in values[1:]:
+        total += value
+    return total
 
 
 class ElboEstimate:
