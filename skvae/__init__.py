@@ -20,6 +20,7 @@ TRUSTED_TYPES = (
     "skvae.classifiers._MultilayerCNN",
     "skvae.classifiers._SimpleCNN",
     "skvae.impute.VAEImputer",
+    "skvae.impute._Standardizer",
     "skvae.likelihoods.ContinuousBernoulliLikelihood",
     "skvae.likelihoods.NormalLikelihood",
 )

@@ -177,6 +177,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
             likelihood.check_values(summary, units, purpose="train" if fitted is None else "continue")
             if X_val is not None:
                 summary_val = Summary(X_val, name="X_val")
+                summary_val.check_observed(each_column=False)
                 likelihood.check_values(summary_val, units, purpose="validate")
 
             vae = build_vae(self, likelihood, units, X.shape[1], seed=seeds.weights, fitted=fitted).to(device)
@@ -425,7 +426,8 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         X : array-like of shape (n_samples, n_features)
             Data of any real dtype, missing entries as NaN, or as what pandas, polars and pyarrow have for them.
         n_importance_samples : int, default=200
-            The number of points for each row.
+            The number of points for each row. Draws are made from these points: with fewer than about 50 they vary too
+            little.
         n_draws : int, default=None
             How many draws to return. None returns expectations.
         random_state : int, RandomState instance or None, default=None

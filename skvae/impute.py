@@ -6,12 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
 
 from skvae._data.checks import check_is_fitted, check_rows
+from skvae._data.rows import Summary
 from skvae._fit.context import transaction
 from skvae._sklearn import BaseImputer, HasMethods, Interval, MissingValues, check_feature_names_in, fit_context
 from skvae._transformers import NormalVAETransformer
@@ -20,6 +20,24 @@ __all__ = ["VAEImputer"]
 
 # The most components of the default estimator.
 _MOST_COMPONENTS = 40
+
+
+class _Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """A `StandardScaler` for which broken entries do not count: a few of a column that are far beyond its others."""
+
+    def fit(self, X: NDArray[Any], y: Any = None) -> Self:
+        columns = [Summary(column[:, None]).without_broken_entries for column in X.T]
+        self.n_features_in_ = X.shape[1]
+        self.mean_ = np.concatenate([column.mean for column in columns])
+        spread = np.concatenate([column.spread for column in columns])
+        self.scale_ = np.where(spread > 0, spread, 1.0)
+        return self
+
+    def transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        return (X - self.mean_) / self.scale_
+
+    def inverse_transform(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        return X * self.scale_ + self.mean_
 
 
 class VAEImputer(BaseImputer):
@@ -34,8 +52,8 @@ class VAEImputer(BaseImputer):
     estimator : object, default=None
         A `NormalVAETransformer`, a `ContinuousBernoulliVAETransformer`, or a Pipeline that ends in one. The steps ahead
         of it take missing entries as NaN, keep the columns, and have an `inverse_transform`. `fit` works on a clone.
-        None is a `StandardScaler` ahead of a `NormalVAETransformer` with `random_state` and as many components as
-        columns, at most 40.
+        None is a scaler that standardizes each column, for which entries out of all proportion do not count, ahead of a
+        `NormalVAETransformer` with `random_state` and as many components as columns, at most 40.
     missing_values : int, float, np.nan, pd.NA or None, default=np.nan
         What stands for a missing entry. NaN, `pd.NA` and None all take NaN and whatever becomes NaN in an array of
         numbers, such as a null of a DataFrame. With a number, NaN is an error.
@@ -227,7 +245,7 @@ class VAEImputer(BaseImputer):
         """Return a clone of the estimator, whose steps hand on arrays."""
         if self.estimator is None:
             vae = NormalVAETransformer(min(n_columns, _MOST_COMPONENTS), random_state=self.random_state)
-            estimator = make_pipeline(StandardScaler(), vae)
+            estimator = make_pipeline(_Standardizer(), vae)
         else:
             estimator = clone(self.estimator)
         ahead, vae = _steps(estimator)

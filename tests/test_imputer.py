@@ -220,6 +220,16 @@ def test_a_pipeline_is_searched(X):
     assert search.predict(X).shape == (N_ROWS,)
 
 
+def test_a_broken_entry_does_not_spoil_its_column(X):
+    broken = X.copy()
+    row = int(np.isnan(X[:, 1]).argmin())
+    broken[row, 1] = 1e6
+    with pytest.warns(UserWarning, match="An entry of column 1 of X is"):
+        filled = VAEImputer(random_state=0).fit_transform(broken)
+    hidden = np.isnan(X[:, 1])
+    assert np.abs(filled[hidden, 1]).max() < 10 * np.nanmax(np.abs(X[:, 1]))
+
+
 def test_skops(X):
     fitted = imputer(add_indicator=True).fit(X)
     loaded = skops.io.loads(skops.io.dumps(fitted), trusted=TRUSTED_TYPES)

@@ -387,6 +387,19 @@ class TestImpute:
         low, high = np.quantile(draws[:, hidden], (0.05, 0.95), axis=0)
         assert 0.85 < np.mean((low <= X[1000:][hidden]) & (X[1000:][hidden] <= high)) < 0.95
 
+    def test_draws_come_from_all_modes(self):
+        """Two clusters of rows share the entry that is observed."""
+        rng = np.random.default_rng(0)
+        cluster = rng.integers(0, 3, 500)
+        X = np.array([[0, -4, -4], [0, 4, 4], [5, 0, 1]], float)[cluster] + 0.3 * rng.normal(size=(500, 3))
+        X[::3, 1:] = np.nan
+        vae = NormalVAETransformer(1, noise="shared", prior="normal", random_state=1).fit(X)
+        samples = vae.sample(100_000, random_state=0, observation_noise=True)
+        near = samples[np.abs(samples[:, 0]) < 0.1]
+        draws = vae.impute([[0.0, np.nan, np.nan]], n_draws=2000, random_state=0)[:, 0]
+        assert 0.1 < np.mean(near[:, 1] > 0) < 0.9
+        assert np.mean(draws[:, 1] > 0) == pytest.approx(np.mean(near[:, 1] > 0), abs=0.1)
+
     def test_means_of_bounded_data_stay_in_their_range(self, holey):
         vae = make(ContinuousBernoulliVAETransformer).fit(holey)
         for filled in (vae.impute(holey[:50]), vae.impute(holey[:50], n_draws=3, random_state=0)):
@@ -452,7 +465,8 @@ class TestErrors:
         X[5:] = np.nan
         vae = NormalVAETransformer(2, hidden_layer_sizes=8, max_iter=2, random_state=0).fit(X)
         assert np.isfinite(vae.impute(X)).all()
-        vae.fit(with_holes(X[:5], 0.2), X_val=np.full((6, 4), np.nan))
+        with pytest.raises(ValueError, match="All entries of X_val are missing"):
+            vae.fit(X, X_val=np.full((6, 4), np.nan))
         assert np.isfinite(vae.impute(X)).all()
 
 

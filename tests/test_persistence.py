@@ -106,11 +106,11 @@ def test_the_same_bits(name, form, models):
 def test_no_training_data_and_little_else_than_weights(name, form, models):
     save, _ = FORMATS[form]
     blob = save(models[name])
-    n_bytes = sum(p.numel() * 4 for module in networks(models[name]) for p in module.parameters())
+    n_bytes = sum(value.numel() * 4 for module in networks(models[name]) for value in module.state_dict().values())
     # The optimizer's two moments are kept after partial_fit alone.
     # A skops file describes each of its entries in words, of which the prior has some.
     n_priors = sum(getattr(module, "prior", None) is not None for module in networks(models[name]))
-    allowed = 100_000 + 25_000 * n_priors if form == "skops" else 50_000
+    allowed = 115_000 + 25_000 * n_priors if form == "skops" else 50_000
     assert len(blob) <= 1.1 * n_bytes * (3 if "in parts" in name else 1) + allowed
     if form == "skops":
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:

@@ -216,6 +216,8 @@ def check_rows(estimator: object, X: Any, *, reset: bool, name: str = "X", allow
             if name != "X":  # validate_data calls everything X
                 check_array(X, input_name=name, ensure_all_finite=finite)
             X = validate_data(estimator, X, reset=reset, ensure_all_finite=finite)
+            if allow_missing and X.dtype.kind == "O":  # what holds booleans and nulls
+                X = check_array(X, dtype=np.float64, input_name=name, ensure_all_finite=finite)
     except (TypeError, ValueError) as error:
         if name == "X" or name in str(error):
             raise

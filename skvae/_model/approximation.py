@@ -7,7 +7,7 @@ from skvae._data.rows import Batch
 from skvae._model.prior import log_prior
 from skvae._model.vae import VAE, Gaussian
 
-__all__ = ["given_observed"]
+__all__ = ["around_modes", "given_observed"]
 
 # Steps towards the likeliest latent components of a row, and the shares of a step that are tried.
 _N_STEPS, _SHARES = 3, (1.0, 0.5, 0.25, 0.0)
@@ -50,6 +50,30 @@ def given_observed(model: VAE, batch: Batch) -> Gaussian:
     for rows in lacking.split(max(1, _BLOCK_ENTRIES // width)):
         mean[rows], root[rows] = _approximate(model, Batch(batch.x[rows], batch.observed[rows]), mean[rows], root[rows])
     return Gaussian(mean, root)
+
+
+def around_modes(model: VAE, batch: Batch, starts: Tensor) -> Gaussian:
+    """Return normal distributions around what Gauss-Newton steps find from several starts: modes of p(z | observed).
+
+    Parameters
+    ----------
+    model : VAE
+        The model.
+    batch : Batch
+        Rows.
+    starts : Tensor of shape (n_starts, n_components)
+        Where the steps begin, beside the mean that the encoder gives.
+
+    Returns
+    -------
+    Gaussian
+        Of ``n_rows * (1 + n_starts)`` distributions, those of a row one after the other, with roots as their scale.
+    """
+    posterior, n_modes = model.posterior(batch), 1 + len(starts)
+    mean = torch.cat([posterior.mean[:, None], starts.expand(len(batch), *starts.shape)], dim=1).flatten(0, 1)
+    root = torch.diag_embed(posterior.scale).repeat_interleave(n_modes, 0)
+    repeated = Batch(batch.x.repeat_interleave(n_modes, 0), batch.mask.repeat_interleave(n_modes, 0))
+    return Gaussian(*_approximate(model, repeated, mean, root))
 
 
 def _approximate(model: VAE, batch: Batch, mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:

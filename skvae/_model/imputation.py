@@ -4,19 +4,23 @@ import torch
 from torch import Tensor
 
 from skvae._data.rows import Batch
-from skvae._model.approximation import given_observed
+from skvae._model.approximation import around_modes
 from skvae._model.bounds import BLOCK_ENTRIES, standard_normal_points
 from skvae._model.prior import log_prior
 from skvae._model.vae import VAE
 
 __all__ = ["Imputation"]
 
+# Starts beside the encoder's mean from which modes are looked for.
+_N_STARTS = 4
+
 
 class Imputation:
     r"""The conditional distribution of missing entries, by self-normalized importance sampling [1]_.
 
     The prior is N(0, I), with which the model was trained. Points of the normal distribution that approximates
-    p(z | observed entries) get weights, which make them stand for that distribution itself.
+    p(z | observed entries) get weights, which make them stand for that distribution itself. It is a mixture of normal
+    distributions, one around each of the modes that are found from a few starts.
 
     Parameters
     ----------
@@ -39,8 +43,10 @@ class Imputation:
     def __init__(self, model: VAE, n_importance_samples: int) -> None:
         self._model = model
         self._points = standard_normal_points(n_importance_samples, model.n_components).to(model.device)
+        self._starts = standard_normal_points(_N_STARTS, model.n_components).to(model.device)
+        n_decoded = max(n_importance_samples, 2 * model.n_components * (1 + _N_STARTS))
         width = max(model.encoder_width, model.decoder_width, model.n_components)
-        self.n_rows = max(1, BLOCK_ENTRIES // (max(n_importance_samples, model.n_components) * width))
+        self.n_rows = max(1, BLOCK_ENTRIES // (n_decoded * width))
 
     def mean(self, batch: Batch) -> Tensor:
         """Return the expectation of every entry given the observed ones: ``(n_rows, n_features)``."""
@@ -57,7 +63,14 @@ class Imputation:
 
     def _weighted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return points of z for each row, ``(n_rows, n_points, n_components)``, and weights that stand for them."""
-        z = given_observed(self._model, batch).at(self._points)
-        # The determinant of the root is the same for all points of a row.
-        log_weights = self._model.log_likelihood(batch, z) + log_prior(None, z) - log_prior(None, self._points)
-        return z, torch.softmax(log_weights.double(), dim=1).float()
+        modes, n_modes = around_modes(self._model, batch, self._starts), 1 + len(self._starts)
+        mean, root = (values.unflatten(0, (-1, n_modes)) for values in modes)
+        of_point = torch.arange(len(self._points), device=mean.device) % n_modes
+        deviations = torch.empty(len(batch), *self._points.shape, device=mean.device)
+        for mode in range(n_modes):
+            deviations[:, of_point == mode] = self._points[of_point == mode] @ root[:, mode].mT
+        z = mean[:, of_point] + deviations
+        standard = torch.linalg.solve_triangular(root, (z[:, None] - mean[:, :, None]).mT, upper=True).mT
+        log_proposal = log_prior(None, standard) - modes.log_volume.unflatten(0, (-1, n_modes))[:, :, None]
+        log_weights = self._model.log_likelihood(batch, z) + log_prior(None, z) - log_proposal.logsumexp(1)
+        return z, torch.softmax(log_weights, dim=1)
