@@ -54,9 +54,9 @@ _ = fill(imputers, X, rng.random(X.shape) < 0.25)
 
 # %%
 # Each image of a digit lacks a quadrant, which is drawn at random. No image is complete, neither to learn from nor to
-# fill. Pixels are in one unit, so that no scaler is needed, and errors are in gray values from 0 to 16. The VAE comes
-# close to the nearest neighbors, which find another image of almost the same shape for most of these digits. Linear
-# regressions see no shapes.
+# fill. Pixels are in one unit, so that no scaler is needed, and errors are in gray values from 0 to 16. The nearest
+# neighbors have the smallest error: for most of these digits there is another image of almost the same shape. The VAE
+# comes next, ahead of linear regressions, which see no shapes.
 
 X = load_digits().data
 quadrants = np.zeros((4, 8, 8), dtype=bool)
