@@ -93,9 +93,9 @@ class TestOracles:
     def test_the_score_of_a_linear_model_is_the_marginal_density_of_what_is_observed(self, linear):
         vae, H, mean, covariance = linear
         exact, _ = conditional(H, mean, covariance)
-        for n_importance_samples in (1, 20):
-            scores = vae.score_samples(H, n_importance_samples=n_importance_samples)
-            np.testing.assert_allclose(scores, exact, rtol=1e-3, atol=2e-3)
+        np.testing.assert_allclose(vae.score_samples(H), exact, rtol=1e-3, atol=2e-3)
+        bound = vae.score_samples(H[:40], n_importance_samples=20)
+        np.testing.assert_allclose(bound, exact[:40], rtol=1e-3, atol=2e-3)
 
     def test_the_imputed_mean_of_a_linear_model_is_its_conditional_mean(self, linear):
         vae, H, mean, covariance = linear
