@@ -150,9 +150,22 @@ class Summary:
         return len(self.X) if self.index is None else len(self.index)
 
     @computed_once
+    def _ends_and_missing(self) -> tuple[Any, Any, bool]:
+        """The smallest and the largest entry, and whether one is missing, from one pass over the data."""
+        low, high, has_missing = np.inf, -np.inf, False
+        for block in blocks(self.X):
+            smallest, largest = block.min(), block.max()
+            if smallest != smallest:  # NaN is not equal to itself
+                has_missing, observed = True, ~np.isnan(block)
+                smallest = block.min(initial=np.inf, where=observed)
+                largest = block.max(initial=-np.inf, where=observed)
+            low, high = min(low, smallest), max(high, largest)
+        return low, high, has_missing
+
+    @property
     def has_missing(self) -> bool:
         """Whether an entry of any row is missing; only floats are looked at."""
-        return self.X.dtype.kind == "f" and any(bool(np.isnan(block).any()) for block in blocks(self.X))
+        return self.X.dtype.kind == "f" and self._ends_and_missing[2]
 
     def check_observed(self, *, each_column: bool) -> None:
         """Check that there is something to train on.
@@ -185,8 +198,8 @@ class Summary:
                 f"one entry in each column. Leave such columns out."
             )
 
-    def _ends(self, block: NDArray[Any], axis: int | None) -> tuple[Any, Any]:
-        """Return the smallest and the largest entries of a block; (inf, -inf) where all are missing."""
+    def _ends(self, block: NDArray[Any], axis: int) -> tuple[Any, Any]:
+        """Return the smallest and the largest entries of a block along an axis; (inf, -inf) where all are missing."""
         if not self.has_missing:
             return block.min(axis=axis), block.max(axis=axis)
         observed = ~np.isnan(block)
@@ -201,8 +214,7 @@ class Summary:
         ValueError
             When an entry is too large for float32.
         """
-        ends = [self._ends(block, None) for block in blocks(self.X)]
-        low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+        low, high = float(self._ends_and_missing[0]), float(self._ends_and_missing[1])
         if low > high:
             return low, high
         largest = max(low, high, key=abs)
