@@ -1,14 +1,15 @@
 """Measure how long a fit takes to be as good as 200 epochs of the earlier defaults.
 
-    python examples/benchmarks/time_to_quality.py                       # three quarters of an hour on one core
+    python examples/benchmarks/time_to_quality.py                       # two and a half hours on one core
     python examples/benchmarks/time_to_quality.py --sets MNIST sensors  # goes on where it stopped
     python examples/benchmarks/time_to_quality.py --fresh               # from the beginning
 
 At the defaults of today there is one fit for each of several `max_iter`, since the learning rate falls over the epochs
 that are given. The earlier defaults, those of the study, have a constant one: one fit has a point after each of several
-epochs. Seconds are of processor time, on one thread, and what the measures take is not counted. The figures go to
-docs/results/time_to_quality.json, docs/performance.md and docs/images/time_to_quality.png. Fashion-MNIST is downloaded
-where the environment variable SKVAE_DATA_HOME names no folder that holds it.
+epochs. ``--epochs`` cuts it short; the table says how many there were. Seconds are of processor time, on one thread,
+and what the measures take is not counted. The figures go to docs/results/time_to_quality.json, docs/performance.md and
+docs/images/time_to_quality.png. Fashion-MNIST is downloaded where the environment variable SKVAE_DATA_HOME names no
+folder that holds it.
 """
 
 import argparse

@@ -16,9 +16,6 @@ MISSED = " ↓"
 SHOWN = "MNIST"
 COLORS = {"today": "tab:blue", "earlier": "0.45", "PCA": "tab:orange"}
 
-# Where the names of the lines stand, as shares of the width and the height of a panel.
-LABELS = (("today", 0.05, 0.85), ("earlier", 0.6, 0.3), ("PCA", 0.05, 0.5))
-
 
 def compared(sets):
     """Yield each set and model with the curves of today and of the earlier defaults."""
@@ -100,9 +97,22 @@ def draw(ax, measure, today, earlier, pca):
     if measure != "elbo":
         ax.axhline(pca[measure], color=COLORS["PCA"], lw=1.2, ls="--")
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.tick_params(labelsize=9)
     ax.locator_params(axis="y", nbins=4)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def name_lines(ax, measure, today, earlier, pca):
+    """Write the name of each line beside it."""
+    style = {"fontsize": 10, "textcoords": "offset points"}
+    for label, point, offset in (("today", today[-1], (6, -4)), ("earlier", earlier[-1], (2, -28))):
+        ha = "left" if label == "today" else "right"
+        ax.annotate(label, (point["seconds"], point[measure]), xytext=offset, ha=ha, color=COLORS[label], **style)
+    right = (1, pca[measure])
+    ax.annotate(
+        "PCA", right, xytext=(0, -12), xycoords=("axes fraction", "data"), ha="right", color=COLORS["PCA"], **style
+    )
 
 
 def plot(sets, path):
@@ -118,8 +128,7 @@ def plot(sets, path):
             draw(ax, measure, today, earlier, pca)
     for ax, (name, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
         ax.set_ylabel(name, fontsize=10)
-    for label, x, y in LABELS:
-        axes[1, 0].text(x, y, label, color=COLORS[label], fontsize=10, transform=axes[1, 0].transAxes)
+    name_lines(axes[1, -1], "r2", *shown[-1][2:], pca)
     figure.supxlabel("seconds of a fit, one thread", fontsize=10)
     figure.savefig(path, dpi=200)
     plt.close(figure)
