@@ -129,7 +129,7 @@ def plot(sets, path):
     for ax, (name, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
         ax.set_ylabel(name, fontsize=10)
     name_lines(axes[1, -1], "r2", *shown[-1][2:], pca)
-    figure.supxlabel("seconds of a fit, one thread", fontsize=10)
+    figure.supxlabel(f"seconds of a fit to {SHOWN}, one thread", fontsize=10)
     figure.savefig(path, dpi=200)
     plt.close(figure)
 
