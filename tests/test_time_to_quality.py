@@ -46,6 +46,7 @@ def test_a_run_goes_on_where_it_stopped(run, tmp_path):
         "pca": [None],
         "normal_vae": [1, 3],
         "continuous_bernoulli_vae": [1, 3],
+        "continuous_bernoulli_vae, earlier bound": [1, 3],
         "normal_vae, earlier": [1, 2, 5],
         "continuous_bernoulli_vae, earlier": [1, 2, 5],
     }

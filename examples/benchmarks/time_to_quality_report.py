@@ -4,6 +4,13 @@ import matplotlib.pyplot as plt
 from panel_report import MODELS, fill
 from report import table
 
+# What is compared with the earlier defaults: with which of them, and its name in tables.
+COMPARED = {
+    "normal_vae": ("normal_vae, earlier", "normal VAE"),
+    "continuous_bernoulli_vae": ("continuous_bernoulli_vae, earlier", "CB VAE"),
+    "continuous_bernoulli_vae, earlier bound": ("continuous_bernoulli_vae, earlier", "CB VAE, `min_scale=1e-6`"),
+}
+
 # Each measure by its name in tables, and how its values are written.
 MEASURES = {"elbo": ("ELBO", ",.1f"), "r2": ("R²", ".3f"), "accuracy": ("accuracy", ".3f")}
 
@@ -18,12 +25,12 @@ COLORS = {"today": "tab:blue", "earlier": "0.45", "PCA": "tab:orange"}
 
 
 def compared(sets):
-    """Yield each set and model with the curves of today and of the earlier defaults."""
+    """Yield each set and what is compared on it, with its points and those of the earlier defaults."""
     for name, entry in sets.items():
-        for model in MODELS:
+        for today, (earlier, _) in COMPARED.items():
             curves = entry["curves"]
-            if {model, f"{model}, earlier"} <= set(curves):
-                yield name, model, curves[model], curves[f"{model}, earlier"]
+            if {today, earlier} <= set(curves):
+                yield name, today, curves[today], curves[earlier]
 
 
 def first(points, measure, value):
@@ -56,7 +63,7 @@ def times(sets):
         pca = sets[name]["curves"]["pca"][0]["seconds"]
         cells = [time_to(today, earlier, measure) for measure in MEASURES]
         whole = f"{duration(end['seconds'])}, {end['epochs']} epochs"
-        rows.append([f"{name}, {MODELS[model][0]}", whole, *cells, duration(today[-1]["seconds"]), duration(pca)])
+        rows.append([f"{name}, {COMPARED[model][1]}", whole, *cells, duration(today[-1]["seconds"]), duration(pca)])
     names = (f"to their {name}" for name, _ in MEASURES.values())
     return table(["seconds", "earlier defaults", *names, "the whole fit of today", "PCA"], rows)
 
@@ -72,7 +79,7 @@ def values(sets):
             cells += [format(points[-1][measure], style) if there else "" for points in (earlier, today)]
             if measure != "elbo":
                 cells.append(format(pca[measure], style) if there else "")
-        rows.append([f"{name}, {MODELS[model][0]}", *cells])
+        rows.append([f"{name}, {COMPARED[model][1]}", *cells])
     header = ["", "ELBO, earlier", "today"]
     header += [cell for measure in ("R²", "accuracy") for cell in (f"{measure}, earlier", "today", "PCA")]
     return table(header, rows)
@@ -117,7 +124,7 @@ def name_lines(ax, measure, today, earlier, pca):
 
 def plot(sets, path):
     """Draw quality over seconds, a model in a column. It is made to be read at the width of a phone."""
-    shown = [fits for fits in compared(sets) if fits[0] == SHOWN]
+    shown = [fits for fits in compared(sets) if fits[0] == SHOWN and fits[1] in MODELS]
     figure, axes = plt.subplots(
         len(MEASURES), len(shown), figsize=(4.2, 5.4), sharex="col", squeeze=False, layout="constrained"
     )
