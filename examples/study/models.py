@@ -94,9 +94,9 @@ def from_unit(X, highest):
     return X * highest
 
 
-def sigmoid_decoder(hidden_layer_sizes, dropout, n_pixels, seed):
+def sigmoid_decoder(hidden_layer_sizes, dropout, n_pixels, seed, n_components=N_COMPONENTS):
     """Return the decoder of the study's normal model: means, then values that standard deviations are made of."""
-    widths = [N_COMPONENTS, *reversed(hidden_layer_sizes)]
+    widths = [n_components, *reversed(hidden_layer_sizes)]
     with torch.random.fork_rng(devices=[]):  # layers come with weights from torch's global generator
         hidden = [(nn.Linear(*pair), nn.Sigmoid(), nn.Dropout(dropout)) for pair in pairwise(widths)]
         decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], 2 * n_pixels))

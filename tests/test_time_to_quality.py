@@ -1,0 +1,75 @@
+"""Time to quality, on small sets."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "examples" / "benchmarks"))
+
+import time_to_quality
+import time_to_quality_report
+from panel_data import Part
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """A function that measures short fits of some digits, with arguments, into an empty folder."""
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(np.uint8)
+    part = Part(X[:200], X[200:300], 3, y[:200], y[200:300])
+    monkeypatch.setattr(time_to_quality, "SETS", {"MNIST": lambda: part})
+    monkeypatch.setattr(time_to_quality, "EPOCHS", (1, 3))
+    monkeypatch.setattr(torch, "set_num_threads", lambda n_threads: None)  # it would last
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["time_to_quality.py", "--output", str(tmp_path), *arguments])
+        time_to_quality.main()
+        (entry,) = json.loads((tmp_path / "results" / "time_to_quality.json").read_text())["sets"].values()
+        return entry["curves"]
+
+    return run
+
+
+def test_a_run_goes_on_where_it_stopped(run, tmp_path):
+    first = run("--epochs", "5", "--contestants", "pca", "normal_vae, earlier")
+    assert list(first) == ["pca", "normal_vae, earlier"]
+    curves = run("--epochs", "5")
+    assert curves | first == curves
+    assert {name: [point.get("epochs") for point in points] for name, points in curves.items()} == {
+        "pca": [None],
+        "normal_vae": [1, 3],
+        "continuous_bernoulli_vae": [1, 3],
+        "continuous_bernoulli_vae, earlier bound": [1, 3],
+        "normal_vae, earlier": [1, 2, 5],
+        "continuous_bernoulli_vae, earlier": [1, 2, 5],
+    }
+    seconds = [point["seconds"] for point in curves["normal_vae, earlier"]]
+    assert seconds == sorted(seconds)
+    for points in curves.values():
+        assert all({"elbo", "r2", "accuracy"} <= set(point) for point in points)
+    assert re.search(r"\n\| MNIST, normal VAE \| \S+, 5 epochs \|", (tmp_path / "performance.md").read_text())
+    assert (tmp_path / "images" / "time_to_quality.png").exists()
+
+
+def test_the_shortest_fit_that_gets_there_counts():
+    today = [{"seconds": seconds, "r2": r2} for seconds, r2 in ((1, 0.5), (2, 0.7), (4, 0.6), (8, 0.8))]
+    earlier = [{"seconds": 5, "r2": 0.9}, {"seconds": 20, "r2": 0.6}]
+    assert time_to_quality_report.time_to(today, earlier, "r2") == "2 (0.1)"
+    assert time_to_quality_report.time_to(today, earlier[:1], "r2") == "not reached ↓"
+    assert time_to_quality_report.time_to(today, [{"seconds": 10, "r2": 0.6}], "r2") == "2 (0.2) ↓"
+    assert time_to_quality_report.time_to(today, earlier, "accuracy") == ""
+
+
+def test_the_page_is_made_of_the_results():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    results = json.loads((ROOT / "docs" / "results" / "time_to_quality.json").read_text())
+    blocks = time_to_quality_report.blocks(results)
+    assert re.findall("<!-- begin (.*) -->", page) == re.findall("<!-- end (.*) -->", page) == [*blocks]
+    assert time_to_quality_report.fill(page, blocks) == page
