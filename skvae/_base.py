@@ -483,9 +483,10 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
         The result is deterministic, and the score of each row is its own: the expectations are over one fixed set of
         points, which all rows share. For the ELBO these are mirrored scrambled Sobol points with the covariance I (up
         to 256 components), which makes it exact for linear decoders and the prior N(0, I). Three values of each decoded
-        mean stand for those at all points, but where the decoder gives the noise or is one of your own. The bound with
-        K > 1 takes 16,384 points for any K, and so about a thousand times as long. On models of the digits its mean
-        over rows was within 0.05 nats of that of independent draws for K up to 100, and single rows within 0.2.
+        mean stand for those at all points, but where features are fewer than 32, or the decoder gives the noise or is
+        one of your own. The bound with K > 1 takes 16,384 points for any K, and so about a thousand times as long. On
+        models of the digits its mean over rows was within 0.05 nats of that of independent draws for K up to 100, and
+        single rows within 0.2.
 
         Parameters
         ----------

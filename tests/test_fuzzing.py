@@ -149,7 +149,7 @@ def check_error(error, culprit, wrong, changes):
 
 def check_fuzzed(estimator_class, choices, drawn, X, wrong, n_missing):
     changes, culprit = drawn
-    wrong = wrong or n_missing == len(X) > 0  # a column with nothing in it
+    wrong = True if n_missing == len(X) > 0 else wrong  # a column with nothing in it
     base = {"n_components": 2, "encoder": "dense", "hidden_layer_sizes": (4,), "max_iter": 1, "random_state": 0}
     estimator = estimator_class(**base | changes)
     try:
@@ -192,7 +192,7 @@ def test_continuous_bernoulli(drawn, rows):
 def test_classifiers(classifier_class, drawn, rows):
     changes, culprit = drawn
     X, wrong, n_missing = rows
-    wrong = wrong or n_missing > 0
+    wrong = True if n_missing else wrong
     classifier = classifier_class(**{"max_iter": 1, "random_state": 0} | changes)
     y = np.array(["a", "b"])[np.arange(len(X)) % 2]
     try:

@@ -79,13 +79,13 @@ def test_coverage_of_draws_of_the_truth(holes):
 
 
 def test_a_run_goes_on_where_it_stopped(run, tmp_path):
-    sets = ["--sets", "iris", "weather"]
+    sets = ["--sets", "iris", "wine"]
     run(*sets, "--imputers", "SimpleImputer", "KNNImputer")
     path = tmp_path / "results" / "imputation.json"
     first = json.loads(path.read_text())["sets"]
     run(*sets)
     second = json.loads(path.read_text())["sets"]
-    assert list(second) == ["iris", "weather"]
+    assert list(second) == ["iris", "wine"]
     for name, entry in second.items():
         assert list(entry["imputers"]) == list(imputing_report.IMPUTERS)
         assert first[name]["imputers"].items() <= entry["imputers"].items()

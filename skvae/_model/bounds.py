@@ -31,6 +31,9 @@ _MOST_WHITE_COMPONENTS = 256
 # Entries that the decoder makes of one block of rows at some points: they stay in a core's cache.
 _CACHED_ENTRIES = 1 << 18
 
+# Fewer features are decoded at all points as fast as three values stand for them.
+_FEWEST_FEATURES = 32
+
 # Of so many features it averages out which points their spread comes from.
 _MANY_FEATURES = 256
 
@@ -173,7 +176,8 @@ class LowerBound:
         n_components = model.n_components
         self._by_moments = False
         if n_importance_samples == 1:
-            self._by_moments = model.likelihood.smooth and isinstance(model.decoder, DenseNetwork)
+            is_wide = model.n_features >= _FEWEST_FEATURES
+            self._by_moments = is_wide and model.likelihood.smooth and isinstance(model.decoder, DenseNetwork)
             points = standard_normal_points(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)), n_components)
             self._groups = None
         else:
