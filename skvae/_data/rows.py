@@ -192,10 +192,10 @@ class Summary:
             )
         if each_column and empty.any():
             column, n_more = int(empty.argmax()), int(empty.sum()) - 1
-            more = f", nor have {n_more} others" if n_more else ""
+            more = f", like {n_more} other column{'' if n_more == 1 else 's'}" if n_more else ""
             raise ValueError(
-                f"Column {column} of {self.name} has no entry that is not missing (NaN){more}. A model needs at least "
-                f"one entry in each column. Leave such columns out."
+                f"Column {column} of {self.name} has missing entries (NaN) alone{more}. A model needs at least one "
+                f"entry in each column. Leave such columns out."
             )
 
     def _ends(self, block: NDArray[Any], axis: int) -> tuple[Any, Any]:
