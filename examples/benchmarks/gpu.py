@@ -8,98 +8,115 @@ from alternatives import index_tensor_loop, pythae_epoch, skorch_epoch
 from harness import images, quartiles
 from training import MODELS, make_run
 
-N_ROWS, N_EPOCHS = 60_000, 50
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 
-# What each row of the tables trains: the estimator, and its parameters.
-NETWORKS = {
-    "normal": ("normal", {}),
-    "continuous Bernoulli": ("continuous Bernoulli", {}),
-    "continuous Bernoulli, dense 128": (
-        "continuous Bernoulli",
-        {"encoder": "dense", "hidden_layer_sizes": (128,), "dropout": 0.0},
-    ),
-}
+N_ROWS, N_EPOCHS = 60_000, 200
+N_TIMED = 3
+
+# What each row of the tables trains.
+STUDY = {"normal, the study's": MODELS["normal"], "continuous Bernoulli, the study's": MODELS["continuous Bernoulli"]}
+DEFAULTS = {"normal": NormalVAETransformer, "continuous Bernoulli": ContinuousBernoulliVAETransformer}
+NETWORKS = STUDY | DEFAULTS
 BATCH_SIZES = (128, 512, 4096)
 
 # Rows that a DataLoader gets: it needs ten seconds for all the images.
 N_ROWS_OF_LOADERS = 2_000
 
+# Rows that have a score.
+N_SCORED = 20_000
 
-def timed(epoch, n_epochs, n_rows):
-    """Return images per second over some epochs, after one that is not counted."""
-    epoch()
+
+def timed(call, n_rows):
+    """Return rows per second over some calls, after one that is not counted."""
+    call()
     rates = []
-    for _ in range(n_epochs):
+    for _ in range(N_TIMED):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        epoch()
+        call()
         torch.cuda.synchronize()
         rates.append(n_rows / (time.perf_counter() - start))
     return quartiles(rates)
+
+
+def alternatives(model, tensor, batch_size):
+    """Return epochs of the same network as other loops train it, each with its number of rows."""
+    contestants = {"index-tensor loop": (index_tensor_loop(model, tensor, batch_size), len(tensor))}
+    if batch_size <= N_ROWS_OF_LOADERS:
+        few = tensor[:N_ROWS_OF_LOADERS]
+        contestants["skorch"] = skorch_epoch(model, few, batch_size), len(few)
+        contestants["pythae"] = pythae_epoch(model, few.cpu(), batch_size), len(few)
+    return contestants
 
 
 def epochs(X):
     """Return images per second by network, batch size and contestant."""
     device = torch.device("cuda")
     tensor = torch.from_numpy(X).to(device).float().div_(255)
-    few = tensor[:N_ROWS_OF_LOADERS]
     results = []
-    for network, (model, parameters) in NETWORKS.items():
+    for network, estimator in NETWORKS.items():
         for batch_size in BATCH_SIZES:
-            contestants = {}
-            for name, records in (("skvae", True), ("skvae, steps not recorded", False)):
-                run = make_run(model, X, batch_size, device, **parameters)
-                if not records:
-                    run._recorded_steps = None
-                contestants[name] = run.train_epoch, len(X), 1
-            if not parameters:
-                contestants["index-tensor loop"] = index_tensor_loop(model, tensor, batch_size), len(X), 1
-            if not parameters and batch_size <= N_ROWS_OF_LOADERS:
-                contestants["skorch"] = skorch_epoch(model, few, batch_size), len(few), 1
-                contestants["pythae"] = pythae_epoch(model, few.cpu(), batch_size), len(few), 1
-            for name, (epoch, n_rows, n_epochs) in contestants.items():
-                rate = timed(epoch, n_epochs, n_rows)
-                results.append(
-                    {"network": network, "batch_size": batch_size, "contestant": name, "images_per_second": rate}
-                )
+            run, unrecorded = (make_run(estimator(batch_size=batch_size), X, device) for _ in range(2))
+            unrecorded._recorded_steps = None
+            contestants = {
+                "skvae": (run.train_epoch, len(X)),
+                "skvae, steps not recorded": (unrecorded.train_epoch, len(X)),
+            }
+            if network in STUDY:
+                contestants |= alternatives(network.removesuffix(", the study's"), tensor, batch_size)
+            results += [
+                {"network": network, "batch_size": batch_size, "contestant": name, "images_per_second": timed(*what)}
+                for name, what in contestants.items()
+            ]
     return results
+
+
+def fit(estimator, X):
+    """Return the seconds that a fit takes."""
+    start = time.perf_counter()
+    estimator.fit(X)
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def fits(X):
     """Return seconds of whole fits, seconds to the end of the first epoch, and peak memory."""
     results = []
-    for network, (model, parameters) in NETWORKS.items():
-        for batch_size in (128, 512):
-            estimator = MODELS[model](random_state=0, device="cuda", batch_size=batch_size, **parameters)
-            torch.cuda.synchronize()
+    for network, estimator in NETWORKS.items():
+        sizes = {f"{N_EPOCHS} epochs": {"max_iter": N_EPOCHS, "batch_size": 512}}
+        if network in DEFAULTS:
+            sizes["nothing set"] = {}
+        for what, parameters in sizes.items():
+            fitted = estimator(random_state=0, device="cuda", **parameters)
+            first_epoch = fit(fitted.set_params(max_iter=1), X)
+            fitted.set_params(max_iter=parameters.get("max_iter"))
             torch.cuda.reset_peak_memory_stats()
-            seconds = {}
-            for n_epochs in (1, N_EPOCHS):
-                start = time.perf_counter()
-                estimator.set_params(max_iter=n_epochs).fit(X)
-                seconds[n_epochs] = time.perf_counter() - start
+            seconds = fit(fitted, X)
             results.append(
                 {
                     "network": network,
-                    "batch_size": batch_size,
-                    "seconds": seconds[N_EPOCHS],
-                    "first_epoch": seconds[1],
+                    "what": what,
+                    "epochs": fitted.n_iter_,
+                    "seconds": seconds,
+                    "first_epoch": first_epoch,
                     "megabytes": torch.cuda.max_memory_allocated() / 1e6,
-                    "elbo": estimator.history_["elbo"][-1],
+                    "elbo": fitted.history_["elbo"][-1],
                 }
             )
     return results
 
 
 def inference(X):
-    """Return rows per second of `transform` and of `score_samples`."""
+    """Return rows per second of `transform` and of `score_samples`, and peak memory."""
     results = []
-    for network, (model, parameters) in NETWORKS.items():
-        fitted = MODELS[model](max_iter=1, random_state=0, device="cuda", **parameters).fit(X)
-        for name, n_rows in (("transform", len(X)), ("score_samples", 5_000)):
+    for network, estimator in NETWORKS.items():
+        fitted = estimator(max_iter=1, random_state=0, device="cuda").fit(X)
+        for name, n_rows in (("transform", len(X)), ("score_samples", N_SCORED)):
             method = getattr(fitted, name)
-            rate = timed(lambda method=method, n_rows=n_rows: method(X[:n_rows]), 3, n_rows)
-            results.append({"network": network, "what": name, "rows_per_second": rate})
+            torch.cuda.reset_peak_memory_stats()
+            rate = timed(lambda method=method, n_rows=n_rows: method(X[:n_rows]), n_rows)
+            megabytes = torch.cuda.max_memory_allocated() / 1e6
+            results.append({"network": network, "what": name, "rows_per_second": rate, "megabytes": megabytes})
     return results
 
 
@@ -110,4 +127,4 @@ def measure():
     X = images(N_ROWS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {"device": torch.cuda.get_device_name(), "epochs": epochs(X), "fits": fits(X), "inference": inference(X)}
+        return {"epochs": epochs(X), "fits": fits(X), "inference": inference(X)}

@@ -97,7 +97,7 @@ def adam():
     def kernel():
         for gradient in gradients:
             gradient.clamp_(-2.0, 2.0)
-        ops.adam_(parameters, gradients, *moments, n_steps, learning_rate)
+        ops.adam_(parameters, gradients, *moments, n_steps, learning_rate, 0.0)
 
     return {"torch.optim.Adam": with_torch, "the fused kernel": kernel}
 

@@ -210,7 +210,8 @@ def gpu(figures):
     fits = [
         [
             row["network"],
-            row["batch_size"],
+            row["what"],
+            row["epochs"],
             f"{row['seconds']:.1f}",
             f"{row['first_epoch']:.2f}",
             f"{row['megabytes']:.0f}",
@@ -218,15 +219,22 @@ def gpu(figures):
         for row in figures["fits"]
     ]
     inference = [
-        [row["network"], f"`{row['what']}`", f"{row['rows_per_second']['median']:,.0f}"] for row in figures["inference"]
+        [
+            row["network"],
+            f"`{row['what']}`",
+            f"{row['rows_per_second']['median']:,.0f}",
+            f"{row['megabytes']:.0f}",
+        ]
+        for row in figures["inference"]
     ]
+    memory = "peak memory of the device, MB"
     return (
         "Images per second in training:\n\n"
         + table(["VAE", "batch", *names], epochs)
-        + "\nWhole fits of 60,000 images, 50 epochs long:\n\n"
-        + table(["VAE", "batch", "50 epochs, s", "the first epoch, s", "peak memory of the device, MB"], fits)
+        + "\nWhole fits of 60,000 images; those of 200 epochs are in batches of 512:\n\n"
+        + table(["VAE", "fit", "epochs", "seconds", "a fit of one epoch, s", memory], fits)
         + "\n"
-        + table(["VAE", "method", "rows per second"], inference)
+        + table(["VAE", "method", "rows per second", memory], inference)
     )
 
 

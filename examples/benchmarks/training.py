@@ -33,9 +33,8 @@ LAYERS = {
 }
 
 
-def make_run(model, X, batch_size, device, **parameters):
-    """Return a training as `fit` begins it."""
-    estimator = MODELS[model](batch_size=batch_size, **parameters)
+def make_run(estimator, X, device):
+    """Return a training as `fit` begins it, but for the start at a linear model."""
     likelihood = estimator.make_likelihood(X.shape[1])
     units = likelihood.learn_units(Summary(X))
     rows = Rows(X, units, device, read_often=True)
@@ -46,7 +45,7 @@ def make_run(model, X, batch_size, device, **parameters):
 
 def skvae_epoch(model, X, batch_size):
     """Return a function that trains for one epoch as `fit` does."""
-    return make_run(model, X, batch_size, torch.device("cpu")).train_epoch
+    return make_run(MODELS[model](batch_size=batch_size), X, torch.device("cpu")).train_epoch
 
 
 def products_epoch(model, n_rows, batch_size):
