@@ -9,6 +9,9 @@ __all__ = ["fit_scale"]
 # Fisher's steps, and how often one that does not help is halved.
 _N_STEPS, _N_HALVINGS = 8, 8
 
+# A step is the last one when it is worth less to every feature, in nats of all its rows.
+_SMALLEST_GAIN = 1e-3
+
 # How many rows hold the slope back.
 _RIDGE = 10.0
 
@@ -49,15 +52,16 @@ def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) ->
     deviations, known = means - center, ~squares.isnan()
     squares = squares.nan_to_num(0.0)
 
-    def loss(level: Tensor, slope: Tensor) -> Tensor:
-        scale = min_scale + softplus(level + slope * deviations)
-        return ((0.5 * squares / scale.square() + scale.log()) * known).sum(0) + 0.5 * _RIDGE * slope.square()
-
-    level, slope = raw, torch.zeros_like(raw)
-    smallest = loss(level, slope)
-    for _ in range(_N_STEPS):
+    def at(level: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a + b m and s of each entry, and the sum of each feature."""
         r = level + slope * deviations
         scale = min_scale + softplus(r)
+        sums = ((0.5 * squares / scale.square() + scale.log()) * known).sum(0)
+        return r, scale, sums + 0.5 * _RIDGE * slope.square()
+
+    level, slope = raw, torch.zeros_like(raw)
+    r, scale, smallest = at(level, slope)
+    for _ in range(_N_STEPS):
         rate = torch.sigmoid(r) / scale * known  # the derivative of log s
         weight, score = 2 * rate.square(), (squares / scale.square() - 1) * rate
         weighted = weight * deviations
@@ -69,13 +73,16 @@ def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) ->
             (a * by_slope - b * by_level) / determinant,
         )
         share = torch.ones_like(level)
-        for _ in range(_N_HALVINGS):
-            found = loss(level + share * level_step, slope + share * slope_step)
-            share = torch.where(found <= smallest, share, 0.5 * share)
-            if bool((found <= smallest).all()):
+        for halving in range(1, _N_HALVINGS + 1):
+            r, scale, found = at(level + share * level_step, slope + share * slope_step)
+            helps = found <= smallest
+            if bool(helps.all()):
                 break
-        found = loss(level + share * level_step, slope + share * slope_step)
-        share = torch.where(found <= smallest, share, 0)
+            share = torch.where(helps, share, 0.5 * share if halving < _N_HALVINGS else 0.0)
+        else:
+            r, scale, found = at(level + share * level_step, slope + share * slope_step)
         level, slope = level + share * level_step, slope + share * slope_step
-        smallest = torch.minimum(found, smallest)
+        gain, smallest = smallest - found, found
+        if bool((gain < _SMALLEST_GAIN).all()):
+            break
     return level - slope * center, slope
