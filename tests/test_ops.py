@@ -239,7 +239,7 @@ def test_a_torch_without_private_calls_gives_the_same(monkeypatch):
 
     with_them = everything()
     private = [name for name in vars(ops) if name.startswith("_private_")]
-    assert len(private) == 9
+    assert len(private) == 7
     for name in private:
         assert getattr(ops, name) is not None
         monkeypatch.setattr(ops, name, None)

@@ -66,8 +66,8 @@ class Adam:
             for i, (p, g) in enumerate(zip(parameters, slopes, strict=True)):
                 if g.stride() != p.stride():  # Adam runs over memory in order
                     slopes[i] = torch.empty_like(p).copy_(g)
-            if self.clip_value is not None:
-                ops.clip_(slopes, self.clip_value)
+                if self.clip_value is not None:
+                    slopes[i].clamp_(-self.clip_value, self.clip_value)
             ops.adam_(parameters, slopes, means, squares, n_steps, self.learning_rate, weight_decay)
 
     def state(self) -> dict[str, Any]:

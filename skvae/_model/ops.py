@@ -15,7 +15,6 @@ from torch import Tensor, nn
 __all__ = [
     "adam_",
     "bounded_log_prob",
-    "clip_",
     "convolve_and_pool",
     "draw",
     "dropout_mask",
@@ -89,12 +88,6 @@ def plain_convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor, image_shape
     return nn.functional.max_pool2d(maps, 2, ceil_mode=True).flatten(1)
 
 
-def plain_clip_(gradients: list[Tensor], bound: float) -> None:
-    """Do what `clip_` does."""
-    for gradient in gradients:
-        gradient.clamp_(-bound, bound)
-
-
 def plain_adam_(
     parameters: list[Tensor],
     gradients: list[Tensor],
@@ -119,8 +112,6 @@ _private_log_sigmoid_forward: Any = getattr(torch.ops.aten, "log_sigmoid_forward
 _private_log_sigmoid_backward: Any = getattr(torch.ops.aten, "log_sigmoid_backward", None)
 _private_fused_adamw_: Any = getattr(torch, "_fused_adamw_", None)
 _private_foreach_add_: Any = getattr(torch, "_foreach_add_", None)
-_private_foreach_clamp_min_: Any = getattr(torch, "_foreach_clamp_min_", None)
-_private_foreach_clamp_max_: Any = getattr(torch, "_foreach_clamp_max_", None)
 _private_set_forward_mode: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
 _private_run_backward: Any = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
@@ -550,16 +541,6 @@ def gradients(
     return _private_run_backward(
         outputs, weights, False, False, tuple(parameters), allow_unreachable=True, accumulate_grad=False
     )
-
-
-def clip_(gradients: list[Tensor], bound: float) -> None:
-    """Bring every entry of the gradients into [-bound, bound], in place."""
-    if not gradients[0].is_cuda or _private_foreach_clamp_min_ is None or _private_foreach_clamp_max_ is None:
-        plain_clip_(gradients, bound)
-        return
-    # Two launches on a device that waits for launches.
-    _private_foreach_clamp_min_(gradients, -bound)
-    _private_foreach_clamp_max_(gradients, bound)
 
 
 def adam_(
