@@ -37,7 +37,7 @@ from skvae._fit.hooks import Callbacks, EarlyStopping, Progress, Saving, Validat
 from skvae._fit.run import Hook, Run, Seeds
 from skvae._fit.schedule import Plan
 from skvae._model.approximation import given_observed
-from skvae._model.bounds import BLOCK_ENTRIES, FEWER_ROWS, LowerBound
+from skvae._model.bounds import FEWER_ROWS, LowerBound, block_entries
 from skvae._model.build import build_vae, make_likelihood
 from skvae._model.imputation import Imputation
 from skvae._model.linear import begin_at_linear_model
@@ -553,7 +553,7 @@ class BaseVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Call
 
     def _decode(self, vae: VAE, Z: NDArray[np.float32], generator: torch.Generator | None) -> NDArray[np.floating[Any]]:
         X = np.empty((len(Z), vae.n_features), vae.units.dtype)
-        step = max(1, BLOCK_ENTRIES // vae.decoder_width)
+        step = max(1, block_entries(vae.device) // vae.decoder_width)
         with (
             torch.inference_mode(),
             torch.autocast(vae.device.type, enabled=False),
@@ -625,7 +625,7 @@ def _encode(vae: VAE, summary: Summary) -> tuple[NDArray[np.float32], NDArray[np
     std = np.empty_like(mean)
     start = 0
     with torch.inference_mode(), torch.autocast(vae.device.type, enabled=False), enough_memory(FEWER_ROWS):
-        for batch in rows.blocks(max(1, BLOCK_ENTRIES // vae.encoder_width)):
+        for batch in rows.blocks(max(1, block_entries(vae.device) // vae.encoder_width)):
             stop = start + len(batch)
             posterior = given_observed(vae, batch)
             mean[start:stop], std[start:stop] = posterior.mean.cpu().numpy(), posterior.std.cpu().numpy()

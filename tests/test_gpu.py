@@ -404,7 +404,7 @@ def test_out_of_memory_leaves_the_estimator_alone(digits):
 
 def test_large_numbers_of_rows_go_through_in_blocks(digits):
     fitted = make(ContinuousBernoulliVAETransformer, device="cuda").fit(digits)
-    X = np.tile(digits.astype(np.float32), (500, 1))
+    X = np.tile(digits.astype(np.float32), (5000, 1))
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     latents = fitted.transform(X)

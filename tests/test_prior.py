@@ -17,7 +17,9 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from skvae import TRUSTED_TYPES, ContinuousBernoulliVAETransformer, NormalVAETransformer
-from skvae._model.prior import draw_from_prior, expected_log_prior, fit_mixture, log_prior
+from skvae._model import mixture as mixtures
+from skvae._model.mixture import fit_mixture
+from skvae._model.prior import draw_from_prior, expected_log_prior, log_prior
 
 from conftest import Identity, bits, make
 
@@ -109,6 +111,37 @@ def test_a_mixture_is_fitted_where_there_is_one():
     again = fit_mixture(z, 0)
     np.testing.assert_array_equal(found.means_, again.means_)
     np.testing.assert_array_equal(found.covariances_, again.covariances_)
+
+
+def test_the_mixture_is_that_of_scikit_learn_from_the_same_start(monkeypatch):
+    z = draw_from_prior(mixture(), 4000, 2, torch.Generator().manual_seed(0))
+    fitted = []
+    first = mixtures._first_components
+    monkeypatch.setattr(mixtures, "_SIZES", (3,))
+    monkeypatch.setattr(mixtures, "_first_components", lambda z, *k: fitted.extend([z, start := first(z, *k)]) or start)
+    found = fit_mixture(z, 0)
+    rows, (weights, means, covariances) = fitted
+    expected = GaussianMixture(
+        3,
+        tol=found.tol,
+        reg_covar=found.reg_covar,
+        max_iter=found.max_iter,
+        weights_init=weights.double().numpy() / weights.double().sum().numpy(),
+        means_init=means.numpy(),
+        precisions_init=np.linalg.inv(covariances.double().numpy()),
+    ).fit(rows.double().numpy())
+    assert found.n_iter_ == expected.n_iter_
+    assert found.converged_
+    np.testing.assert_allclose(found.lower_bounds_, expected.lower_bounds_, rtol=1e-4, atol=1e-4)
+    for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=2e-3, atol=2e-3, err_msg=name)
+    assert vars(found).keys() == vars(expected).keys()
+
+
+def test_a_row_far_away_does_not_keep_a_mixture_from_its_end():
+    z = draw_from_prior(mixture(), 500, 2, torch.Generator().manual_seed(0))
+    z[7] = 1e18
+    assert fit_mixture(z, 0) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -31,6 +31,7 @@ ROOMS = {
     "_model.completion": {"numpy", "torch"},
     "_model.em": {"torch"},
     "_model.prior": {"numpy", "sklearn", "torch"},
+    "_model.mixture": {"numpy", "sklearn", "torch"},
     "_model.vae": {"numpy", "sklearn", "torch"},
     "_model.build": {"torch"},
     "_model.linear": {"torch"},

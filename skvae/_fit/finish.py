@@ -12,10 +12,11 @@ from torch import Tensor
 from skvae._data.checks import warn_user
 from skvae._data.rows import Batch, Rows
 from skvae._fit.run import Hook, Run
-from skvae._model.bounds import BLOCK_ENTRIES
+from skvae._fit.threads import alone
+from skvae._model.bounds import block_entries
 from skvae._model.imputation import Imputation
 from skvae._model.linear import LinearModel
-from skvae._model.prior import fit_mixture
+from skvae._model.mixture import fit_mixture
 from skvae._model.stored import copy_weights
 from skvae._model.vae import VAE
 
@@ -120,7 +121,7 @@ def _some(run: Run) -> int:
 
 def _mean_squares_left(model: VAE, rows: Rows) -> Tensor:
     """Return the mean square of what the reconstruction of each row leaves of it."""
-    step = max(1, BLOCK_ENTRIES // max(model.encoder_width, model.decoder_width))
+    step = max(1, block_entries(model.device) // max(model.encoder_width, model.decoder_width))
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
         means = [_mean_square(batch, model.decode(model.posterior(batch)[0])).cpu() for batch in rows.blocks(step)]
     return torch.cat(means).double()
@@ -186,7 +187,7 @@ def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
     blocks = []
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        for batch in rows.blocks(max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))):
+        for batch in rows.blocks(max(1, block_entries(model.device) // (2 * n_pairs * model.decoder_width))):
             mean, std = model.posterior(batch)
             shape = n_pairs, *mean.shape
             points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
@@ -211,7 +212,7 @@ class FitPrior(Hook):
             points = np.random.RandomState(run.seeds.finish).standard_normal(mean.shape).astype(np.float32)
             draws = mean + std * points
             draws = draws[np.isfinite(draws).all(axis=1)]  # the run itself looks for what is not finite
-            with sklearn.config_context(array_api_dispatch=False):
+            with alone(), sklearn.config_context(array_api_dispatch=False):
                 prior = fit_mixture(draws, run.seeds.finish)
         run.model.prior = run.group.broadcast(prior)
 
@@ -279,6 +280,8 @@ def encode(run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the posterior of the training rows, or of a part of many."""
     model, rows = run.model, run.rows.sample(_MOST_ROWS, run.seeds.finish)
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        blocks = [model.posterior(batch) for batch in rows.blocks(max(1, BLOCK_ENTRIES // model.encoder_width))]
+        blocks = [
+            model.posterior(batch) for batch in rows.blocks(max(1, block_entries(model.device) // model.encoder_width))
+        ]
     means, stds = zip(*blocks, strict=True)
     return torch.cat(means).cpu().numpy(), torch.cat(stds).cpu().numpy()

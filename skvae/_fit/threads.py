@@ -10,7 +10,7 @@ from torch import nn
 
 from skvae._model.networks import Network, UserModule
 
-__all__ = ["threads_for"]
+__all__ = ["alone", "threads_for"]
 
 # Products of a forward pass that are worth the time that threads take to wait for each other.
 _FEWEST_PRODUCTS = 1 << 24
@@ -25,11 +25,25 @@ if hasattr(os, "register_at_fork"):  # a child could never open the lock of anot
 
 
 @contextlib.contextmanager
-def threads_for(module: nn.Module, n_rows: int) -> Iterator[None]:
-    """Let this thread compute alone while the context is open, where a step is too small to be shared.
+def alone() -> Iterator[None]:
+    """Let this thread compute alone while the context is open.
 
-    Threads that wait for each other keep their cores busy, many times as long as the step takes where others want these
-    cores. The number of threads of other Python threads stays as it is.
+    Threads that wait for each other keep their cores busy, many times as long as a small step takes where others want
+    these cores. The number of threads of other Python threads stays as it is.
+    """
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        yield
+        return
+    try:
+        _set_here(1)
+        yield
+    finally:
+        _set_here(n_threads)
+
+
+def threads_for(module: nn.Module, n_rows: int) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which this thread computes alone, where a step is too small to be shared.
 
     Parameters
     ----------
@@ -40,15 +54,8 @@ def threads_for(module: nn.Module, n_rows: int) -> Iterator[None]:
     """
     n_weights = sum(parameter.numel() for parameter in module.parameters())
     n_numbers = sum(network.width for network in module.modules() if isinstance(network, Network | UserModule))
-    n_threads = torch.get_num_threads()
-    if n_threads == 1 or n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) >= _FEWEST_PRODUCTS:
-        yield
-        return
-    try:
-        _set_here(1)
-        yield
-    finally:
-        _set_here(n_threads)
+    is_small = n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) < _FEWEST_PRODUCTS
+    return alone() if is_small else contextlib.nullcontext()
 
 
 def _set_here(n_threads: int) -> None:

@@ -17,10 +17,11 @@ from skvae._model.networks import DenseNetwork
 from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
 
-__all__ = ["BLOCK_ENTRIES", "FEWER_ROWS", "ElboEstimate", "LowerBound"]
+__all__ = ["FEWER_ROWS", "ElboEstimate", "LowerBound", "block_entries"]
 
-# Entries that the widest layer makes of one block of rows to encode, decode or score: they stay near the caches.
-BLOCK_ENTRIES = 1 << 20
+# Entries that the widest layer makes of one block of rows. Those of a processor stay near its caches. A GPU has room,
+# and each block costs it the same launches.
+_BLOCK_ENTRIES, _BLOCK_ENTRIES_OF_A_GPU = 1 << 20, 1 << 24
 
 # What to do when there is no memory for a block.
 FEWER_ROWS = "Give fewer rows at a time, or fit narrower networks."
@@ -55,6 +56,11 @@ _EXCESS = 1.5
 # Torch imports what this needs when it is first used. A child that is forked meanwhile would wait for it forever.
 with torch.device("cpu"):
     pass
+
+
+def block_entries(device: torch.device) -> int:
+    """Return how many entries the widest layer makes of one block of rows to encode, decode or score."""
+    return _BLOCK_ENTRIES_OF_A_GPU if device.type == "cuda" else _BLOCK_ENTRIES
 
 
 def _sobol_normal(n_points: int, n_components: int) -> Tensor:
@@ -201,8 +207,9 @@ class LowerBound:
             yield from ((batch, elbo(batch)) for batch in rows.blocks(elbo.n_rows))
             return
         width = max(model.encoder_width, model.decoder_width)
-        n_rows = max(1, BLOCK_ENTRIES // (len(self._points) * width))
-        blocks = self._points.split(max(1, BLOCK_ENTRIES // (n_rows * width)))
+        entries = block_entries(model.device)
+        n_rows = max(1, entries // (len(self._points) * width))
+        blocks = self._points.split(max(1, entries // (n_rows * width)))
         for batch in rows.blocks(n_rows):
             posterior = given_observed(model, batch)
             log_weights = torch.cat([model.log_weights(batch, points, posterior) for points in blocks], dim=1)
@@ -251,9 +258,9 @@ class _Elbo:
         self._weight, self._bias = self._decoder.last_map
         n_groups = 1 if model.n_features < _MANY_FEATURES else 2
         self._groups = [self._weight[first::n_groups].T.contiguous() for first in range(n_groups)]
-        self._entries = BLOCK_ENTRIES if points.is_cuda else _CACHED_ENTRIES
+        self._entries = block_entries(points.device) if points.is_cuda else _CACHED_ENTRIES
         largest = max(model.encoder_width, len(points) * self._weight.shape[1])
-        self.n_rows = max(_FEWEST_ROWS, BLOCK_ENTRIES // largest)
+        self.n_rows = max(_FEWEST_ROWS, block_entries(points.device) // largest)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the ELBO of each row, in the units of the likelihood."""
@@ -334,7 +341,7 @@ class ElboEstimate:
             The sum of their estimates.
         """
         model, n_pairs = self._model, self._n_pairs
-        n_rows = max(1, BLOCK_ENTRIES // max(2 * n_pairs * model.decoder_width, model.encoder_width))
+        n_rows = max(1, block_entries(model.device) // max(2 * n_pairs * model.decoder_width, model.encoder_width))
         total = 0.0
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), enough_memory(FEWER_ROWS):
             for batch in rows.blocks(n_rows):

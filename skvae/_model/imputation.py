@@ -5,7 +5,7 @@ from torch import Tensor
 
 from skvae._data.rows import Batch
 from skvae._model.approximation import around_modes
-from skvae._model.bounds import BLOCK_ENTRIES, standard_normal_points
+from skvae._model.bounds import block_entries, standard_normal_points
 from skvae._model.prior import log_prior
 from skvae._model.vae import VAE
 
@@ -46,7 +46,7 @@ class Imputation:
         self._starts = standard_normal_points(_N_STARTS, model.n_components).to(model.device)
         n_decoded = max(n_importance_samples, 2 * model.n_components * (1 + _N_STARTS))
         width = max(model.encoder_width, model.decoder_width, model.n_components)
-        self.n_rows = max(1, BLOCK_ENTRIES // (n_decoded * width))
+        self.n_rows = max(1, block_entries(model.device) // (n_decoded * width))
 
     def mean(self, batch: Batch) -> Tensor:
         """Return the expectation of every entry given the observed ones: ``(n_rows, n_features)``."""
