@@ -67,6 +67,43 @@ def test_the_shortest_fit_that_gets_there_counts():
     assert time_to_quality_report.time_to(today, earlier, "accuracy") == ""
 
 
+def test_each_set_keeps_its_machine(run, tmp_path, monkeypatch):
+    run("--contestants", "pca")
+    path = tmp_path / "results" / "time_to_quality.json"
+    (here,) = json.loads(path.read_text())["sets"].values()
+    elsewhere = here["machine"] | {"gpu": "a GPU"}
+    monkeypatch.setattr(time_to_quality, "machine", lambda: elsewhere)
+    run("--contestants", "pca")  # nothing is to be measured
+    with pytest.raises(SystemExit, match="measured on another machine"):
+        run("--contestants", "normal_vae")
+    assert list(run("--contestants", "normal_vae", "--fresh")) == ["normal_vae"]
+    (there,) = json.loads(path.read_text())["sets"].values()
+    assert there["machine"] == elsewhere
+
+
+def test_rows_say_where_they_were_measured():
+    curves = {name: [{"seconds": 1, "epochs": 1, "elbo": 1, "r2": 1}] for name in ("normal_vae", "normal_vae, earlier")}
+    curves["pca"] = [{"seconds": 1, "r2": 1}]
+    sets = {
+        name: {"machine": {"processor": processor, "gpu": gpu}, "curves": curves}
+        for name, processor, gpu in (("iris", "A", None), ("wine", "A", None), ("MNIST", "B", "H"))
+    }
+    blocks = time_to_quality_report.blocks({"sets": sets})
+    names = [line.split("|")[1].strip() for line in blocks["seconds to quality"].splitlines()[2:]]
+    assert names == ["iris, normal VAE", "wine, normal VAE", "MNIST, normal VAE, on H"]
+    assert blocks["quality"].endswith(
+        "\niris; wine: measured on processor A.\n\nMNIST: measured on processor B, gpu H.\n"
+    )
+
+
+def test_seconds_are_of_the_wall_clock_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(time_to_quality.time, "perf_counter", lambda: 1.0)
+    monkeypatch.setattr(time_to_quality.time, "process_time", lambda: 2.0)
+    for has_gpu, seconds in ((True, 1.0), (False, 2.0)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert time_to_quality.now() == seconds
+
+
 def test_the_page_is_made_of_the_results():
     page = (ROOT / "docs" / "performance.md").read_text()
     results = json.loads((ROOT / "docs" / "results" / "time_to_quality.json").read_text())
