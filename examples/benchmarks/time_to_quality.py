@@ -6,7 +6,8 @@
 
 At the defaults of today there is one fit for each of several `max_iter`, since the learning rate falls over the epochs
 that are given. The earlier defaults, those of the study, have a constant one: one fit has a point after each of several
-epochs. ``--epochs`` cuts it short; the table says how many there were. Seconds are of processor time, on one thread;
+epochs. A plain loop of torch and pythae's trainer train the same network for as many epochs, where that is cheap.
+``--epochs`` cuts all of these short; the tables say how many there were. Seconds are of processor time, on one thread;
 where there is a CUDA device, which the estimators then take, they are of the wall clock. What the measures take is not
 counted. Each set keeps the machine on which it was measured. The figures go to docs/results/time_to_quality.json,
 docs/performance.md and docs/images/time_to_quality.png. Fashion-MNIST is downloaded where the environment variable
@@ -25,9 +26,11 @@ import matplotlib
 import numpy as np
 import time_to_quality_report
 import torch
+from alternatives import train_by_index, train_by_pythae
 from harness import machine
 from panel_data import LOADERS, WITH_ENDS, Part
 from panel_measures import CLASSIFIERS, number, reconstruction
+from plain_models import PlainModel
 from sklearn.decomposition import PCA
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
@@ -44,7 +47,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 # None is the default.
 EPOCHS = (1, 2, 5, 10, 20, 50, None)
 
-# Epochs of the earlier defaults after which there is a point.
+# Epochs of the earlier defaults, and of the loops beside them, after which there is a point.
 NOTED = (1, 2, 5, 10, 20, 50, 100, 200)
 
 # So many held-out rows have an ELBO, and a classifier is fitted to so many rows at most.
@@ -71,9 +74,12 @@ SETS = {
 def now():
     """Return seconds: of the wall clock where there is a CUDA device, else of processor time.
 
-    A fit reads its history from the device at the end of each epoch, and so has waited for it.
+    All that the device has been asked for is done first.
     """
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def quality(model, part):
@@ -179,6 +185,35 @@ def earlier(estimator, part, n_epochs):
     return notes.points
 
 
+def plain(train, model, part, n_epochs):
+    """Return a point after some epochs of a loop that trains a plain network.
+
+    Parameters
+    ----------
+    train : callable
+        Returns a function that trains for an epoch, given a module, rows and the size of batches.
+    model : {"normal", "continuous Bernoulli"}
+        Which network.
+    part : Part
+        The rows.
+    n_epochs : int
+        How long.
+    """
+    torch.manual_seed(0)
+    start = now()
+    vae = PlainModel(model, part.X, part.n_components)
+    epoch = train(vae.module, vae.rows, NORMAL["batch_size"])
+    seconds, points = now() - start, []
+    for number_of_epochs in range(1, n_epochs + 1):
+        vae.module.train()
+        start = now()
+        epoch()
+        seconds += now() - start
+        if number_of_epochs in NOTED:
+            points.append({"epochs": number_of_epochs, "seconds": number(seconds, 3), **quality(vae, part)})
+    return points
+
+
 # Those of the continuous Bernoulli model are for sets of images.
 CONTESTANTS = {
     "pca": pca,
@@ -190,11 +225,17 @@ CONTESTANTS = {
     ),
     "normal_vae, earlier": partial(earlier, NormalVAETransformer),
     "continuous_bernoulli_vae, earlier": partial(earlier, ContinuousBernoulliVAETransformer),
+    "normal_vae, plain loop": partial(plain, train_by_index, "normal"),
+    "normal_vae, pythae": partial(plain, train_by_pythae, "normal"),
+    "continuous_bernoulli_vae, plain loop": partial(plain, train_by_index, "continuous Bernoulli"),
+    "continuous_bernoulli_vae, pythae": partial(plain, train_by_pythae, "continuous Bernoulli"),
 }
 
 
 def suits(contestant, name):
-    """Return whether a contestant is for a set."""
+    """Return whether a contestant is for a set. The loops take minutes on small sets, and longer on others."""
+    if contestant.endswith(("plain loop", "pythae")):
+        return name != "Fashion-MNIST 60,000" and (contestant.startswith("normal_vae") or name == "MNIST")
     return not contestant.startswith("continuous_bernoulli_vae") or name.startswith(WITH_ENDS)
 
 
@@ -230,6 +271,9 @@ def warm_up():
     X = np.random.default_rng(0).normal(size=(200, 10))
     for model in (PCA(2), NormalVAETransformer(2, max_iter=1), ContinuousBernoulliVAETransformer(2, max_iter=1)):
         model.fit(X).score(X)
+    for train in (train_by_index, train_by_pythae):
+        vae = PlainModel("normal", X, 2)
+        train(vae.module, vae.rows, 100)()
 
 
 def parse():

@@ -49,12 +49,13 @@ def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) ->
     deviations, known = means - center, ~squares.isnan()
     squares = squares.nan_to_num(0.0)
 
-    def loss(level: Tensor, slope: Tensor) -> Tensor:
-        scale = min_scale + softplus(level + slope * deviations)
-        return ((0.5 * squares / scale.square() + scale.log()) * known).sum(0) + 0.5 * _RIDGE * slope.square()
+    def loss(level: Tensor, slope: Tensor, some: Tensor) -> Tensor:
+        scale = min_scale + softplus(level + slope * deviations[:, some])
+        losses = (0.5 * squares[:, some] / scale.square() + scale.log()) * known[:, some]
+        return losses.sum(0) + 0.5 * _RIDGE * slope.square()
 
-    level, slope = raw, torch.zeros_like(raw)
-    smallest = loss(level, slope)
+    level, slope, features = raw.clone(), torch.zeros_like(raw), torch.arange(len(raw), device=raw.device)
+    smallest = loss(level, slope, features)
     for _ in range(_N_STEPS):
         r = level + slope * deviations
         scale = min_scale + softplus(r)
@@ -68,14 +69,14 @@ def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) ->
             (c * by_level - b * by_slope) / determinant,
             (a * by_slope - b * by_level) / determinant,
         )
-        share = torch.ones_like(level)
-        for _ in range(_N_HALVINGS):
-            found = loss(level + share * level_step, slope + share * slope_step)
-            share = torch.where(found <= smallest, share, 0.5 * share)
-            if bool((found <= smallest).all()):
+        share, left = 1.0, features
+        for _ in range(1 + _N_HALVINGS):
+            tried = level[left] + share * level_step[left], slope[left] + share * slope_step[left]
+            found = loss(*tried, left)
+            helps = found <= smallest[left]
+            for values, better in zip((level, slope, smallest), (*tried, found), strict=True):
+                values[left[helps]] = better[helps]
+            share, left = share / 2, left[~helps]
+            if len(left) == 0:
                 break
-        found = loss(level + share * level_step, slope + share * slope_step)
-        share = torch.where(found <= smallest, share, 0)
-        level, slope = level + share * level_step, slope + share * slope_step
-        smallest = torch.minimum(found, smallest)
     return level - slope * center, slope
