@@ -11,6 +11,9 @@ COMPARED = {
     "continuous_bernoulli_vae, earlier bound": ("continuous_bernoulli_vae, earlier", "CB VAE, `min_scale=1e-6`"),
 }
 
+# What trains networks of the earlier defaults, by its name in tables.
+LOOPS = {"earlier": "skvae", "plain loop": "a plain loop", "pythae": "pythae"}
+
 # Each measure by its name in tables, and how its values are written.
 MEASURES = {"elbo": ("ELBO", ",.1f"), "r2": ("R²", ".3f"), "accuracy": ("accuracy", ".3f")}
 
@@ -103,12 +106,27 @@ def values(sets):
     return table(header, rows)
 
 
+def loops(sets):
+    """Return the table of what the earlier defaults and loops beside them end with."""
+    rows = []
+    for name, entry in sets.items():
+        for model, (title, _) in MODELS.items():
+            ends = {by: entry["curves"].get(f"{model}, {by}", [None])[-1] for by in LOOPS}
+            if None in ends.values():
+                continue
+            for by, end in ends.items():
+                reached = [format(end[key], style) if key in end else "" for key, (_, style) in MEASURES.items()]
+                rows.append([f"{name}, {title}", LOOPS[by], end["epochs"], duration(end["seconds"]), *reached])
+    return table(["", "trained by", "epochs", "seconds", *(name for name, _ in MEASURES.values())], rows)
+
+
 def blocks(content):
     """Return what is generated of the page, by name."""
     sets = content["sets"]
     return {
         "seconds to quality": times(sets),
         "quality": f"{values(sets)}\n{machines(sets)}",
+        "loops": loops(sets),
     }
 
 
