@@ -1,11 +1,17 @@
 """Measure this library against its alternatives and against the matrix products that nobody can avoid.
 
-    python examples/benchmarks                        # everything, about twenty minutes on two cores
+    python examples/benchmarks                        # all sections, about half an hour on two cores
     python examples/benchmarks --sections training    # a part; the others keep their last figures
     python examples/benchmarks --sections gpu         # some minutes on a machine with a CUDA device
 
 Contestants run in turn in one process; every figure is a median with its quartiles, and ratios are taken within a
 round. The results go to docs/results/benchmarks.json and benchmarks.md, and a plot to docs/images/benchmarks.png.
+How good a fit is in how much time has scripts of its own, each of which goes on where it stopped::
+
+    python examples/benchmarks/time_to_quality.py     # three hours on one core
+    python examples/benchmarks/panel.py               # some ten minutes
+    python examples/benchmarks/imputing.py            # some twenty minutes
+
 What it compares with, ``pip install -e ".[benchmarks]"`` installs.
 """
 
@@ -34,6 +40,8 @@ SECTIONS = {
     "defaults": lambda seconds: {"seconds": seconds},
     "parts": lambda seconds: {"seconds": seconds},
     "fitting": lambda seconds: {"seconds": seconds},
+    "start": lambda seconds: {"seconds": seconds},
+    "growth": lambda seconds: {},
     "inference": lambda seconds: {"seconds": seconds},
     "memory": lambda seconds: {},
     "loading": lambda seconds: {},

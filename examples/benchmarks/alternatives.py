@@ -16,16 +16,18 @@ class PlainVAE(nn.Module):
     Parameters
     ----------
     model : {"normal", "continuous Bernoulli"}
-        Which one: that of `NormalVAETransformer` or of `ContinuousBernoulliVAETransformer` on 28 x 28 images, with
-        the settings that `training.MODELS` gives them.
+        Which one: that of `NormalVAETransformer` or of `ContinuousBernoulliVAETransformer`, with the settings that
+        `training.MODELS` gives them.
+    n_features, n_components : int, default=784, 20
+        The sizes of a row and of its latent one. The second model is for images of 28 x 28.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, n_features=784, n_components=20):
         super().__init__()
         self.model = model
         if model == "normal":
-            self.encoder = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 40))
-            self.decoder = nn.Sequential(nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 1568))
+            self.encoder = nn.Sequential(nn.Linear(n_features, 128), nn.ReLU(), nn.Linear(128, 2 * n_components))
+            self.decoder = nn.Sequential(nn.Linear(n_components, 128), nn.ReLU(), nn.Linear(128, 2 * n_features))
         else:
             self.encoder = nn.Sequential(
                 nn.Unflatten(1, (1, 28, 28)),
@@ -33,23 +35,35 @@ class PlainVAE(nn.Module):
                 nn.MaxPool2d(2),
                 nn.Flatten(),
                 *dense(6272, 512),
-                nn.Linear(512, 40),
+                nn.Linear(512, 2 * n_components),
             )
-            self.decoder = nn.Sequential(*dense(20, 512), nn.Linear(512, 784))
+            self.decoder = nn.Sequential(*dense(n_components, 512), nn.Linear(512, n_features))
+
+    def posterior(self, x):
+        """Return mean and standard deviation of the latent rows."""
+        mean, raw = self.encoder(x).chunk(2, dim=1)
+        return mean, (raw / 2).exp() if self.model == "normal" else softplus(raw) + 1e-6
+
+    def normal(self, z):
+        """Return mean and standard deviation of the rows of the normal model."""
+        location, raw_scale = self.decoder(z).chunk(2, dim=1)
+        return location, 0.4 + softplus(raw_scale)
 
     def forward(self, x):
         """Return the mean negative ELBO of the rows."""
-        mean, raw = self.encoder(x).chunk(2, dim=1)
-        std = (raw / 2).exp() if self.model == "normal" else softplus(raw) + 1e-6
-        decoded = self.decoder(mean + std * torch.randn_like(std))
+        mean, std = self.posterior(x)
+        z = mean + std * torch.randn_like(std)
         if self.model == "normal":
-            location, raw_scale = decoded.chunk(2, dim=1)
-            scale = 0.4 + softplus(raw_scale)
+            location, scale = self.normal(z)
             log_likelihood = -(0.5 * ((x - location) / scale).square() + scale.log()).sum(1)
         else:
-            log_likelihood = ContinuousBernoulli(logits=decoded, validate_args=False).log_prob(x).sum(1)
-        kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
-        return (kl - log_likelihood).mean()
+            log_likelihood = ContinuousBernoulli(logits=self.decoder(z), validate_args=False).log_prob(x).sum(1)
+        return (kl_divergence(mean, std) - log_likelihood).mean()
+
+
+def kl_divergence(mean, std):
+    """Return the divergence of each latent row from N(0, I)."""
+    return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(1)
 
 
 def dense(n_inputs, width):
@@ -58,9 +72,13 @@ def dense(n_inputs, width):
     return [*layers, nn.ReLU(), nn.Dropout(0.1)]
 
 
-def index_tensor_loop(model, X, batch_size, *, compiled=False, bfloat16=False):
+def index_tensor_loop(model, X, batch_size, **options):
     """Return a function that trains for one epoch over rows picked by a shuffled index, with fused Adam."""
-    module = PlainVAE(model).to(X.device)
+    return train_by_index(PlainVAE(model).to(X.device), X, batch_size, **options)
+
+
+def train_by_index(module, X, batch_size, *, compiled=False, bfloat16=False):
+    """Return the function of `index_tensor_loop` for a module."""
     run = torch.compile(module, dynamic=False) if compiled else module
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
 
@@ -117,6 +135,11 @@ def skorch_epoch(model, X, batch_size):
 
 def pythae_epoch(model, X, batch_size):
     """Return a function that trains for one epoch with pythae's trainer and its defaults, but for the progress bar."""
+    return train_by_pythae(PlainVAE(model), X, batch_size)
+
+
+def train_by_pythae(module, X, batch_size):
+    """Return the function of `pythae_epoch` for a module."""
     import logging
 
     from pythae.data.datasets import BaseDataset
@@ -128,9 +151,9 @@ def pythae_epoch(model, X, batch_size):
 
     class Model(VAE):
         def __init__(self):
-            super().__init__(VAEConfig(input_dim=(784,), latent_dim=20))
+            super().__init__(VAEConfig(input_dim=(X.shape[1],), latent_dim=1))
             self.encoder = self.decoder = None
-            self.plain = PlainVAE(model)
+            self.plain = module
 
         def forward(self, inputs, **kwargs):
             loss = self.plain(inputs["data"])

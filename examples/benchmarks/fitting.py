@@ -1,9 +1,6 @@
-"""Whole fits: what starting up costs, and how time and memory grow with the data and the model."""
+"""Whole fits, short and long ones: what starting up costs."""
 
-import time
-
-import numpy as np
-from harness import PeakMemory, images, in_a_process, in_turn, quartiles
+from harness import images, in_turn, quartiles
 from sklearn.datasets import load_digits
 from training import MODELS
 
@@ -20,37 +17,6 @@ def epochs(seconds):
     return results
 
 
-def fit(n_rows, n_features, n_components, batch_size):
-    """Return the seconds and the peak memory beyond the data of one epoch of `NormalVAETransformer` on random bytes."""
-    X = np.random.RandomState(0).randint(0, 256, (n_rows, n_features), dtype=np.uint8)
-    estimator = MODELS["normal"](n_components, batch_size=batch_size, max_iter=1, random_state=0)
-    MODELS["normal"](n_components, max_iter=1, random_state=0).fit(X[:100])
-    with PeakMemory() as peak:
-        start = time.perf_counter()
-        estimator.fit(X)
-        seconds = time.perf_counter() - start
-    return {"seconds": seconds, "megabytes": peak.megabytes}
-
-
-# What each series changes, from 10,000 rows of 64 features, 20 components and batches of 128.
-GROWTH = {
-    "n_rows": (1_000, 10_000, 100_000, 1_000_000),
-    "n_features": (64, 784, 3_072, 12_288),
-    "n_components": (2, 20, 200),
-    "batch_size": (16, 128, 1_024, 8_192),
-}
-
-
-def growth():
-    """Return time and peak memory of one epoch along each series, each fit in a process of its own."""
-    standard = {"n_rows": 10_000, "n_features": 64, "n_components": 20, "batch_size": 128}
-    return [
-        {"varies": name, "value": value, **in_a_process("fitting", "fit", **{**standard, name: value})}
-        for name, values in GROWTH.items()
-        for value in values
-    ]
-
-
 def measure(seconds):
-    """Return both tables."""
-    return {"epochs": epochs(seconds), "growth": growth()}
+    """Return the table."""
+    return {"epochs": epochs(seconds)}

@@ -11,6 +11,9 @@ COMPARED = {
     "continuous_bernoulli_vae, earlier bound": ("continuous_bernoulli_vae, earlier", "CB VAE, `min_scale=1e-6`"),
 }
 
+# What trains networks of the earlier defaults, by its name in tables.
+LOOPS = {"earlier": "skvae", "plain loop": "a plain loop", "pythae": "pythae"}
+
 # Each measure by its name in tables, and how its values are written.
 MEASURES = {"elbo": ("ELBO", ",.1f"), "r2": ("R²", ".3f"), "accuracy": ("accuracy", ".3f")}
 
@@ -55,6 +58,24 @@ def time_to(today, earlier, measure):
     return f"{duration(point['seconds'])} ({share:.2g})" + MISSED * (share > TARGET)
 
 
+def title(name, model, entry):
+    """Return the name of a row, with the GPU on which it was measured."""
+    gpu = entry["machine"]["gpu"]
+    return f"{name}, {COMPARED[model][1]}" + (f", on {gpu}" if gpu else "")
+
+
+def machines(sets):
+    """Return a sentence for each machine, the sets that were measured there and what it is."""
+    there = {}
+    for name, entry in sets.items():
+        where = ", ".join(f"{key} {value}" for key, value in entry["machine"].items() if value is not None)
+        there.setdefault(where, []).append(name)
+    lines = [f"Measured on: {where}." for where in there]
+    if len(there) > 1:
+        lines = [f"{'; '.join(names)}: measured on {where}." for where, names in there.items()]
+    return "\n\n".join(lines) + "\n"
+
+
 def times(sets):
     """Return the table of seconds."""
     rows = []
@@ -63,7 +84,7 @@ def times(sets):
         pca = sets[name]["curves"]["pca"][0]["seconds"]
         cells = [time_to(today, earlier, measure) for measure in MEASURES]
         whole = f"{duration(end['seconds'])}, {end['epochs']} epochs"
-        rows.append([f"{name}, {COMPARED[model][1]}", whole, *cells, duration(today[-1]["seconds"]), duration(pca)])
+        rows.append([title(name, model, sets[name]), whole, *cells, duration(today[-1]["seconds"]), duration(pca)])
     names = (f"to their {name}" for name, _ in MEASURES.values())
     return table(["seconds", "earlier defaults", *names, "the whole fit of today", "PCA"], rows)
 
@@ -79,19 +100,33 @@ def values(sets):
             cells += [format(points[-1][measure], style) if there else "" for points in (earlier, today)]
             if measure != "elbo":
                 cells.append(format(pca[measure], style) if there else "")
-        rows.append([f"{name}, {COMPARED[model][1]}", *cells])
+        rows.append([title(name, model, sets[name]), *cells])
     header = ["", "ELBO, earlier", "today"]
     header += [cell for measure in ("R²", "accuracy") for cell in (f"{measure}, earlier", "today", "PCA")]
     return table(header, rows)
 
 
+def loops(sets):
+    """Return the table of what the earlier defaults and loops beside them end with."""
+    rows = []
+    for name, entry in sets.items():
+        for model, (title, _) in MODELS.items():
+            ends = {by: entry["curves"].get(f"{model}, {by}", [None])[-1] for by in LOOPS}
+            if None in ends.values():
+                continue
+            for by, end in ends.items():
+                reached = [format(end[key], style) if key in end else "" for key, (_, style) in MEASURES.items()]
+                rows.append([f"{name}, {title}", LOOPS[by], end["epochs"], duration(end["seconds"]), *reached])
+    return table(["", "trained by", "epochs", "seconds", *(name for name, _ in MEASURES.values())], rows)
+
+
 def blocks(content):
     """Return what is generated of the page, by name."""
     sets = content["sets"]
-    where = ", ".join(f"{key} {name}" for key, name in content["machine"].items() if name is not None)
     return {
         "seconds to quality": times(sets),
-        "quality": values(sets) + f"\nMeasured on: {where}.\n",
+        "quality": f"{values(sets)}\n{machines(sets)}",
+        "loops": loops(sets),
     }
 
 
@@ -136,7 +171,8 @@ def plot(sets, path):
     for ax, (name, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
         ax.set_ylabel(name, fontsize=10)
     name_lines(axes[1, -1], "r2", *shown[-1][2:], pca)
-    figure.supxlabel(f"seconds of a fit to {SHOWN}, one thread", fontsize=10)
+    where = sets[SHOWN]["machine"]["gpu"] or "one thread"
+    figure.supxlabel(f"seconds of a fit to {SHOWN}, {where}", fontsize=10)
     figure.savefig(path, dpi=200)
     plt.close(figure)
 

@@ -17,10 +17,11 @@ from skvae._model.vae import VAE
 __all__ = ["LinearModel", "begin_at_linear_model"]
 
 # Up to this many features the covariance matrix is made; beyond, a basis is found by subspace iteration.
-_MOST_COVARIANCES = 2048
+_MOST_COVARIANCES = 1024
 
-# Steps of the subspace iteration, and how many more directions it follows than are wanted.
-_N_ITERATIONS, _N_EXTRA = 8, 10
+# The most steps of the subspace iteration, the growth of the variance that it keeps, as a share, at which one is the
+# last, and how many more directions it follows than are wanted.
+_MOST_ITERATIONS, _TOLERANCE, _N_EXTRA = 8, 1e-4, 10
 
 # Products that may go into the moments. Of more rows a part is drawn, which takes less than an epoch.
 _MOST_PRODUCTS = 1 << 34
@@ -28,8 +29,8 @@ _MOST_PRODUCTS = 1 << 34
 # Products that may go into a step of the EM algorithm, where entries are missing. Of more rows a part is drawn.
 _MOST_PRODUCTS_OF_EM, _FEWEST_ROWS_OF_EM = 1 << 30, 500
 
-# Entries of a block of rows.
-_BLOCK_ENTRIES = 1 << 20
+# Entries of a block of rows, and the fewest rows that make up for going through a sum of many features.
+_BLOCK_ENTRIES, _FEWEST_ROWS = 1 << 20, 64
 
 # The smallest variance of a component.
 _SMALLEST_VARIANCE = 1e-6
@@ -126,10 +127,12 @@ class _Moments:
         It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed.
         """
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
-        for batch in self._share.blocks(max(1, _BLOCK_ENTRIES // self._n_features)):
-            centered = batch.x.cpu().double() - self.mean
-            observed = 1 if batch.observed is None else batch.observed.cpu().double()
-            total += moment(centered * observed, observed)
+        for batch in self._share.blocks(max(_FEWEST_ROWS, _BLOCK_ENTRIES // self._n_features)):
+            centered, observed = batch.x.cpu().double().sub_(self.mean), 1
+            if batch.observed is not None:
+                observed = batch.observed.cpu().double()
+                centered *= observed
+            total += moment(centered, observed)
         return self._group.sum(total)
 
     def covariance(self) -> Tensor:
@@ -150,9 +153,14 @@ class _Moments:
         generator = torch.Generator("cpu").manual_seed(seed)
         shape = self._n_features, n_directions
         basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
-        for _ in range(_N_ITERATIONS):
+        kept = 0.0
+        for _ in range(_MOST_ITERATIONS):
             q = self._group.broadcast(torch.linalg.qr(basis).Q)
             basis = self._sum(functools.partial(_along, q), shape) / self._n_rows
+            before, kept = kept, float((q * basis).sum())
+            # Processors may round differently, and all processes have to end together.
+            if self._group.broadcast(kept - before <= _TOLERANCE * kept):
+                break
         variances, vectors = torch.linalg.eigh(q.T @ basis)
         return variances, q @ vectors, float(self._sum(lambda x, _: x.square().sum(), ()) / self._n_rows)
 
