@@ -128,7 +128,8 @@ class _Moments:
         """
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(_FEWEST_ROWS, _BLOCK_ENTRIES // self._n_features)):
-            centered, observed = batch.x.cpu().double().sub_(self.mean), 1
+            centered = batch.x.cpu().double().sub_(self.mean)
+            observed: Tensor | int = 1
             if batch.observed is not None:
                 observed = batch.observed.cpu().double()
                 centered *= observed
