@@ -10,7 +10,7 @@ from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import validate_data
 
-from skvae._data.checks import check_is_fitted, warn_user
+from skvae._data.checks import check_is_fitted, spawn_seeds, warn_user
 from skvae._fit.context import transaction
 from skvae._sklearn import HasMethods, Interval, fit_context, safe_indexing
 
@@ -115,7 +115,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         """
         with transaction(self):
             X = self._rows(X, reset=True)
-            self.estimator_ = clone(self.estimator).fit(X)
+            self.estimator_ = clone(self.estimator).fit(X, None)
             scores = _scores(self.estimator_, X) if self.cv is None else self._held_out_scores(X)
             if np.isnan(scores).any():
                 raise ValueError(
@@ -145,11 +145,13 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
 
     def _held_out_scores(self, X: Any) -> NDArray[np.float64]:
         """Return the log density of each row that is held out, under an estimator that was not fitted to it."""
-        is_number = isinstance(self.cv, Integral)
-        cv = KFold(self.cv, shuffle=True, random_state=self.random_state) if is_number else check_cv(self.cv)
+        cv = check_cv(self.cv)
+        if isinstance(self.cv, Integral):
+            (seed,) = spawn_seeds(self.random_state, 1)
+            cv = KFold(self.cv, shuffle=True, random_state=seed)
         scores = []
         for fitted, held_out in cv.split(X):
-            estimator = clone(self.estimator).fit(safe_indexing(X, fitted))
+            estimator = clone(self.estimator).fit(safe_indexing(X, fitted), None)
             scores.append(_scores(estimator, safe_indexing(X, held_out)))
         return np.concatenate(scores)
 
