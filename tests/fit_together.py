@@ -4,6 +4,7 @@ python tests/fit_together.py RANK SIZE FOLDER SCENARIO...
 """
 
 import contextlib
+import faulthandler
 import io
 import os
 import pickle
@@ -193,8 +194,9 @@ def from_another_thread(rank):
 
 
 def from_a_fork(rank):
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        return pool.submit(normal().fit, X).result(timeout=60).transform(X)
+    # A child has handlers like its parent, but no alarm.
+    with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=signal.alarm, initargs=[60]) as pool:
+        return pool.submit(normal().fit, X).result().transform(X)
 
 
 def real_interrupts(rank):
@@ -282,6 +284,8 @@ def killed(rank):
 
 def main():
     """Run the scenarios of the command line, and leave their outcomes in the folder."""
+    faulthandler.register(signal.SIGALRM, chain=True)  # a process that hangs says where it stands, and ends
+    signal.alarm(120)
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
