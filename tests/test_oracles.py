@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae import NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
 from skvae._model import ops
 from skvae._model.bounds import (
