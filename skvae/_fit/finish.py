@@ -21,8 +21,8 @@ from skvae._model.vae import VAE
 
 __all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
-# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
-_MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
+# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows, and for many entries.
+_FEWEST_PAIRS, _MOST_PAIRS, _POINTS_OF_ALL, _ENTRIES_OF_ALL = 3, 32, 1 << 15, 1 << 27
 
 # The fewest held-out rows that say how much is left of later rows.
 _FEWEST_HELD_OUT = 5
@@ -184,6 +184,7 @@ def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
+    n_pairs = min(n_pairs, max(_ENTRIES_OF_ALL // (2 * max(len(rows), 1) * rows.n_features), _FEWEST_PAIRS))
     # Blocks that are kept, between larger ones that are not, would leave holes in memory where these do not fit again.
     means, squares = torch.empty(2, len(rows), rows.n_features, dtype=torch.float64, device="cpu")
     step = max(1, BLOCK_ENTRIES // (2 * n_pairs * model.decoder_width))
