@@ -21,7 +21,7 @@ from skvae._model.vae import VAE
 
 __all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
-# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows, and for many entries.
+# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows or entries.
 _FEWEST_PAIRS, _MOST_PAIRS, _POINTS_OF_ALL, _ENTRIES_OF_ALL = 3, 32, 1 << 15, 1 << 27
 
 # The fewest held-out rows that say how much is left of later rows.
