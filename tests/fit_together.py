@@ -4,6 +4,7 @@ python tests/fit_together.py RANK SIZE FOLDER SCENARIO...
 """
 
 import contextlib
+import faulthandler
 import io
 import os
 import pickle
@@ -28,8 +29,9 @@ from conftest import Callback
 X = load_digits(return_X_y=True)[0][:300]
 HOLEY = np.where(np.random.RandomState(0).random_sample(X.shape) < 0.2, np.nan, X)
 HOLEY[0] = X[0] * 0  # an entry in each column
+LIMIT = 100  # seconds for what takes two when nothing else runs
 RANK = int(sys.argv[1]) if sys.argv[1:2] and sys.argv[1].isdigit() else 0
-SMALL = {"n_components": 3, "hidden_layer_sizes": (16,), "max_iter": 4, "random_state": 0}
+SMALL = {"n_components": 3, "hidden_layer_sizes": (16,), "batch_size": 32, "max_iter": 4, "random_state": 0}
 
 
 def normal(**parameters):
@@ -193,8 +195,10 @@ def from_another_thread(rank):
 
 
 def from_a_fork(rank):
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        return pool.submit(normal().fit, X).result(timeout=60).transform(X)
+    # A child has the handlers of its parent, and no alarm.
+    fork = get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=fork, initializer=signal.alarm, initargs=[LIMIT // 2]) as pool:
+        return pool.submit(normal().fit, X).result().transform(X)
 
 
 def real_interrupts(rank):
@@ -280,18 +284,30 @@ def killed(rank):
         return type(error).__name__, str(error)
 
 
+def in_time(names):
+    """Return them one after the other; a process that takes too long over one says where it stands, and ends.
+
+    One alarm for all would go off where the machine is busy: it may take minutes then.
+    """
+    for name in names:
+        signal.alarm(LIMIT)
+        yield name
+
+
 def main():
     """Run the scenarios of the command line, and leave their outcomes in the folder."""
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(LIMIT)
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     warnings.simplefilter("ignore", ConvergenceWarning)
     outcomes = {}
-    for name in FITS if "fits" in sys.argv else ():
+    for name in in_time(FITS if "fits" in sys.argv else ()):
         fitted = FITS[name]()
         outcomes[name] = fitted.transform(X), fitted.history_, fitted.n_iter_, fitted.shift_
-    for name in OTHERS if "others" in sys.argv else ():
+    for name in in_time(OTHERS if "others" in sys.argv else ()):
         outcomes[name] = OTHERS[name](rank)
     path = folder / f"outcomes{rank}"
     path.write_bytes(pickle.dumps(outcomes))

@@ -99,6 +99,7 @@ def safe(engine, client, *arrays):
     return {"scatter": list(arrays)}
 
 
+@pytest.mark.parametrize("engine", ["dask", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
 def test_a_worker_that_is_killed_does_not_lose_the_search(engine, data, tmp_path):
     X, y = data
     splits = list(KFold(6).split(X))

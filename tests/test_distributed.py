@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ import torch
 from fit_together import FITS, X
 from sklearn.exceptions import ConvergenceWarning
 
-from skvae._fit.distributed import Group, ProcessGroup, current_group
+from skvae._fit.distributed import Group, ProcessGroup, _deferred_interrupts, current_group
 from skvae._model.noise import Noise
 from skvae.exceptions import PeerError
 
@@ -39,15 +40,13 @@ def start(folder, n_processes, *scenarios):
         for rank in range(n_processes)
     ]
     try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
+        errors = [process.communicate(timeout=600)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    outcomes = []
-    for rank, error in enumerate(errors):
-        path = folder / f"outcomes{rank}"
-        outcomes.append(pickle.loads(path.read_bytes()) if path.exists() else error)
-    return outcomes
+    paths = [folder / f"outcomes{rank}" for rank in range(n_processes)]
+    assert all(path.exists() for path in paths), "\n".join(errors)
+    return [pickle.loads(path.read_bytes()) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +129,40 @@ def test_ctrl_c_at_random_times_stops_all_and_leaves_estimators_alone(others):
         assert set(names) <= {"KeyboardInterrupt", "PeerError"}
         assert "KeyboardInterrupt" in names if i % 3 == 2 else names[i % 3] == "KeyboardInterrupt"
         assert not any(is_fitted for _, is_fitted in outcome)
+
+
+@pytest.fixture
+def _handlers():
+    """Python's own handler of Ctrl-C; and an alarm, in case that it waits forever."""
+
+    def late(*_):
+        raise TimeoutError
+
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGALRM: late}
+    old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    for number, handler in old.items():
+        signal.signal(number, handler)
+
+
+def press_again_and_again():
+    """Press Ctrl-C, and once more in every function that its handler calls."""
+    before = sys.gettrace()
+    sys.settrace(lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_ctrl_c_pressed_again_while_it_is_noted():
+    """As under torchrun, which passes on what the terminal has sent to all."""
+    with pytest.raises(KeyboardInterrupt) as caught, _deferred_interrupts():
+        press_again_and_again()
+    assert caught.value.__context__ is None  # it did not wait until the alarm
 
 
 def test_all_begin_alike(others):

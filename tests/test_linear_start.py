@@ -47,7 +47,7 @@ def assert_begins_at(vae, X, expected, **tolerance):
     tolerance = {"rtol": 1e-4, "atol": 1e-3} | tolerance
     np.testing.assert_allclose(vae.score_samples(X), expected, **tolerance)
     # The posterior is exact, so that the importance weights are constant.
-    np.testing.assert_allclose(vae.score_samples(X, n_importance_samples=16), expected, **tolerance)
+    np.testing.assert_allclose(vae.score_samples(X[:10], n_importance_samples=16), expected[:10], **tolerance)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_a_calibrated_start_has_the_density_of_the_same_model_with_the_noise_of_
     slopes.zero_()
     W = vae.module_.decoder.path.weight.detach().double().numpy() * vae.scale_
     model = multivariate_normal(vae.shift_, W @ W.T + np.diag(vae.noise_variance_))
-    bounds = [vae.score_samples(X, n_importance_samples=n) for n in (1, 4096)]
-    exact = model.logpdf(X)
+    bounds = [vae.score_samples(X[:300], n_importance_samples=n) for n in (1, 4096)]
+    exact = model.logpdf(X[:300])
     assert (bounds[0] < exact + 1e-3).all()
     np.testing.assert_allclose(bounds[1], exact, atol=0.02)
     assert vae.score(X) > begun(2, X).score(X) + 0.1
@@ -262,7 +262,7 @@ def test_a_first_block_of_fewer_rows_than_components(estimator_class, n_first, d
     """The directions that it has not are learned from later ones."""
     parameters = {} if estimator_class is NormalVAETransformer else {"data_range": (0, 16), "encoder": "dense"}
     stream = make(estimator_class, n_components=5, learning_rate_init=0.01, batch_size=16, **parameters)
-    scores = [stream.partial_fit(block).score(digits) for block in (digits[:n_first], *[digits] * 30)]
+    scores = [stream.partial_fit(block).score(digits) for block in (digits[:n_first], *[digits] * 15)]
     assert np.isfinite(scores).all()
     assert scores[-1] > scores[0]
     assert (stream.transform(digits).var(axis=0) > 0.01).sum() >= 3

@@ -224,7 +224,7 @@ class TestFits:
         hidden = np.isnan(H[2000:])
         errors = []
         for n_rows in (40, 300, 2000):
-            vae = NormalVAETransformer(2, hidden_layer_sizes=64, max_iter=30, random_state=0).fit(H[:n_rows])
+            vae = NormalVAETransformer(2, hidden_layer_sizes=64, max_iter=10, random_state=0).fit(H[:n_rows])
             errors.append(np.sqrt(np.mean((vae.impute(H[2000:]) - X[2000:])[hidden] ** 2)))
         assert errors[0] > errors[1] > errors[2]
 
@@ -395,7 +395,7 @@ class TestImpute:
         cluster = rng.integers(0, 3, 500)
         X = np.array([[0, -4, -4], [0, 4, 4], [5, 0, 1]], float)[cluster] + 0.3 * rng.normal(size=(500, 3))
         X[::3, 1:] = np.nan
-        vae = NormalVAETransformer(1, noise="shared", prior="normal", random_state=1).fit(X)
+        vae = NormalVAETransformer(1, noise="shared", prior="normal", max_iter=40, random_state=1).fit(X)
         samples = vae.sample(100_000, random_state=0, observation_noise=True)
         near = samples[np.abs(samples[:, 0]) < 0.1]
         draws = vae.impute([[0.0, np.nan, np.nan]], n_draws=2000, random_state=0)[:, 0]

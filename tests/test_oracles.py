@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae import NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
 from skvae._model import ops
 from skvae._model.bounds import (
@@ -29,25 +29,21 @@ from conftest import make
 
 def test_elbo_is_below_the_importance_bound_which_grows(estimator_class, digits):
     fitted = make(estimator_class, max_iter=100, batch_size=100).fit(digits)
-    bounds = [fitted.score_samples(digits[:60], n_importance_samples=k) for k in (1, 2, 3, 4, 8, 100, 1000, 10**6)]
-    np.testing.assert_array_equal(bounds[0], fitted.score_samples(digits[:60]))
+    bounds = [fitted.score_samples(digits[:20], n_importance_samples=k) for k in (1, 2, 3, 4, 8, 100, 1000, 10**6)]
+    np.testing.assert_array_equal(bounds[0], fitted.score_samples(digits[:20]))
     for smaller, larger in zip(bounds[1:], bounds[2:], strict=False):
         assert (larger >= smaller - 0.01).all()
     assert (bounds[1] > bounds[0] - 0.1).all()
     assert bounds[-1].mean() > bounds[0].mean() + 0.1
 
 
-@pytest.mark.parametrize(
-    ("estimator_class", "parameters"),
-    [(NormalVAETransformer, {}), (NormalVAETransformer, {"noise": "shared"}), (ContinuousBernoulliVAETransformer, {})],
-)
 @pytest.mark.parametrize("n_components", [3, 20])
-def test_importance_bounds_are_those_of_independent_draws(estimator_class, parameters, n_components, digits):
+def test_importance_bounds_are_those_of_independent_draws(estimator_class, n_components, digits):
     """The mean over rows is within 0.05 nats of that of Monte Carlo, single rows are within 0.2."""
-    parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"} | parameters
+    parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"}
     fitted = make(estimator_class, **parameters).fit(digits)
     vae = fitted.module_
-    rows = Rows(digits[:40], vae.units, vae.device)
+    rows = Rows(digits[:20], vae.units, vae.device)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         draws = torch.randn(40, 1000, n_components, generator=generator)
@@ -55,9 +51,9 @@ def test_importance_bounds_are_those_of_independent_draws(estimator_class, param
     log_weights = log_weights - vae.units.log_volume(64)
     for k in (2, 5, 16, 100):
         groups = log_weights[:, : 40_000 // k * k].unflatten(1, (-1, k)).logsumexp(2) - np.log(k)
-        difference = fitted.score_samples(digits[:40], n_importance_samples=k) - groups.mean(1).numpy()
+        difference = fitted.score_samples(digits[:20], n_importance_samples=k) - groups.mean(1).numpy()
         noise = groups.std(1).numpy() / np.sqrt(groups.shape[1])
-        assert abs(difference.mean()) < 0.05 + 3 * noise.mean() / np.sqrt(40)
+        assert abs(difference.mean()) < 0.05 + 3 * noise.mean() / np.sqrt(20)
         assert (abs(difference) < 0.2 + 4 * noise).all()
 
 
@@ -201,7 +197,7 @@ def test_elbo_agrees_with_expectations_over_many_draws(estimator_class, prior, d
 
 
 def test_scores_are_deterministic_and_independent_per_row(fitted, digits):
-    rows = digits[:100]
+    rows = digits[:30]
     for n in (1, 5):
         scores = fitted.score_samples(rows, n_importance_samples=n)
         assert scores.tobytes() == fitted.score_samples(rows, n_importance_samples=n).tobytes()
@@ -395,7 +391,7 @@ def test_a_linear_model_approaches_the_exact_likelihood_from_below(model):
     """
     rng = np.random.RandomState(0)
     noise = 0.5 if model == "probabilistic PCA" else rng.uniform(0.3, 0.8, size=8)
-    X = rng.randn(1500, 2) @ rng.randn(2, 8) + noise * rng.randn(1500, 8) + 3
+    X = rng.randn(600, 2) @ rng.randn(2, 8) + noise * rng.randn(600, 8) + 3
     exact = (PCA(2) if model == "probabilistic PCA" else FactorAnalysis(2, tol=1e-8, max_iter=5000)).fit(X).score(X)
     vae = NormalVAETransformer(
         2,
@@ -407,11 +403,11 @@ def test_a_linear_model_approaches_the_exact_likelihood_from_below(model):
         min_scale=1e-3,
         learning_rate="constant",
         learning_rate_init=0.01,
-        batch_size=500,
+        batch_size=200,
         max_iter=250,
         random_state=0,
     ).fit(X)
-    vae.set_params(learning_rate_init=1e-3, batch_size=1500, warm_start=True, max_iter=200).fit(X)
+    vae.set_params(learning_rate_init=1e-3, batch_size=600, warm_start=True, max_iter=200).fit(X)
     elbo = vae.score(X)
     bound = vae.score_samples(X, n_importance_samples=256).mean(dtype=float)
     assert elbo < exact + 1e-3

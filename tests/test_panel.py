@@ -26,6 +26,7 @@ import panel_targets
 def fits(monkeypatch):
     """The names of all models that are fitted; they are as good as not trained."""
     names = []
+    monkeypatch.setattr(panel_measures, "ROWS_OF_NARROW", 20)  # an importance bound takes longer than such a fit
     for name, estimator in panel.MODELS.items():
         short = partial(estimator, max_iter=1, hidden_layer_sizes=8)
         monkeypatch.setitem(

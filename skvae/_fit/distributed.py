@@ -25,8 +25,9 @@ T = TypeVar("T")
 # Held by the thread that is in a shared fit.
 _turn = threading.RLock()
 
-# Set when Ctrl-C was pressed and the other processes have not been told.
-_interrupted = threading.Event()
+# Whether Ctrl-C was pressed and the other processes have not been told. No Event: a handler that is interrupted by
+# itself would wait for its lock forever.
+_interrupted = False
 
 # The group that a forked process has from its parent, and cannot talk to.
 _inherited: Any = None
@@ -166,7 +167,7 @@ class ProcessGroup(Group):
     def check(self, error: BaseException | None = None) -> None:
         """Tell the others of `error`, of Ctrl-C or of neither; without `error`, raise PeerError if any has failed."""
         report = None if error is None else f"{type(error).__name__}: {error}"
-        if error is None and _interrupted.is_set():
+        if error is None and _interrupted:
             report = "KeyboardInterrupt"
         failed = torch.tensor([report is not None], dtype=torch.int32, device=self._device)
         self._exchange(dist.all_reduce, failed)
@@ -222,11 +223,19 @@ def _deferred_interrupts() -> Iterator[None]:
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
+    global _interrupted
+    signal.signal(signal.SIGINT, _note_interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if _interrupted.is_set():
-            _interrupted.clear()
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # it raises when Ctrl-C is pressed once more
+        finally:
+            interrupted, _interrupted = _interrupted, False
+        if interrupted:
             raise KeyboardInterrupt
+
+
+def _note_interrupt(*_: Any) -> None:
+    global _interrupted
+    _interrupted = True

@@ -124,12 +124,12 @@ class _Moments:
     def _sum(self, moment: Callable[[Tensor, Any], Tensor], shape: tuple[int, ...]) -> Tensor:
         """Return the sum over all rows of what `moment` sums over those of a block.
 
-        It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed.
+        It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed; None
+        where all are.
         """
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(_FEWEST_ROWS, _BLOCK_ENTRIES // self._n_features)):
-            centered = batch.x.cpu().double().sub_(self.mean)
-            observed: Tensor | int = 1
+            centered, observed = batch.x.cpu().double().sub_(self.mean), None
             if batch.observed is not None:
                 observed = batch.observed.cpu().double()
                 centered *= observed
