@@ -12,12 +12,12 @@ from torch import Tensor
 from skvae._data.checks import warn_user
 from skvae._data.rows import Batch, Rows
 from skvae._fit.run import Hook, Run
-from skvae._fit.threads import alone
 from skvae._model.bounds import block_entries
 from skvae._model.imputation import Imputation
 from skvae._model.linear import LinearModel
 from skvae._model.mixture import fit_mixture
 from skvae._model.stored import copy_weights
+from skvae._model.threads import alone
 from skvae._model.vae import VAE
 
 __all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]

@@ -12,6 +12,7 @@ from skvae._data.rows import Rows
 from skvae._model.completion import MOST_DIRECTIONS
 from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
+from skvae._model.threads import alone
 from skvae._model.vae import VAE
 
 __all__ = ["LinearModel", "begin_at_linear_model"]
@@ -90,7 +91,9 @@ class LinearModel:
         moments = _Moments(rows.sample(most, seed), group)
         rank = min(n_components, n_features, MOST_DIRECTIONS if rows.has_missing else n_features)
         if n_features <= _MOST_COVARIANCES:
-            variances, vectors = torch.linalg.eigh(moments.covariance())
+            covariance = moments.covariance()
+            with alone():
+                variances, vectors = torch.linalg.eigh(covariance)
             total = float(variances.sum())
         else:
             variances, vectors, total = moments.leading(min(rank + _N_EXTRA, n_features), seed)
