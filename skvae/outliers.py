@@ -16,14 +16,17 @@ from skvae._sklearn import HasMethods, Interval, fit_context, is_pandas_df, is_p
 
 __all__ = ["DensityOutlierDetector"]
 
+# What the product of a share and a number of rows may be off by, as a share of it.
+_ROUNDING = 1e-9
+
 
 class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     """Detector that calls rows outliers where a density is low.
 
     Any estimator with a `score_samples` gives the density: a `NormalVAETransformer`, a `PCA`, a `GaussianMixture`, a
     `KernelDensity`, or a Pipeline that ends in one. A row is an outlier when its log density is below `offset_`, a
-    quantile of the log densities of rows that the estimator was not fitted to. A quantile of those that it was fitted
-    to would be too high: of later rows more than `contamination` would be called outliers.
+    quantile of the log densities of rows that the estimator was not fitted to. Where it fits rows closely, a quantile
+    of their own log densities would be far too high: most later rows would be called outliers.
 
     The density of a row with missing entries is that of fewer numbers, and depends on the units. Such rows can only be
     judged beside rows that lack as many, also in `fit`. Otherwise fill them in first.
@@ -37,7 +40,8 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         it is the rate of false alarms.
     cv : int, cross-validation splitter, iterable or None, default=5
         Which rows are held out to find the threshold. A number of folds, of shuffled rows, takes as many fits
-        besides that to all rows. ``ShuffleSplit(1, test_size=0.1)`` takes one, and holds out a tenth. Rows that depend
+        besides that to all rows. ``ShuffleSplit(1, test_size=0.1)`` takes one, and holds out a tenth;
+        hold out each row once at most. Rows that depend
         on each other, such as windows of one time series, want folds that keep them together, for example
         ``list(GroupKFold(5).split(X, groups=groups))``. None takes the rows that the estimator is fitted to. Other
         detectors of scikit-learn do that, and its checks of `contamination` ask for it.
@@ -146,44 +150,43 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         return np.concatenate(scores)
 
     def _threshold(self, scores: NDArray[np.float64]) -> float:
-        """Return what lies between the scores, in ascending order, of rows that are to be outliers and of the others.
+        """Return the score, among those in ascending order, below which a row is an outlier.
 
-        Of n + 1 rows that are alike, each is as likely to have the lowest score: a later row has a score below the k-th
-        of n with probability k / (n + 1).
+        Of n + 1 rows that are alike, each is as likely to have the k-th lowest score. So a later row has a score below
+        the k-th of n held-out ones with probability k / (n + 1).
         """
         if np.isnan(scores).any() or np.isposinf(scores).any():
             n_bad = int((np.isnan(scores) | np.isposinf(scores)).sum())
             raise ValueError(
-                f"{n_bad} of {len(scores)} rows have a log density that is NaN or infinite. Look for extreme values in "
-                f"X, or give another estimator."
+                f"{n_bad} of {len(scores)} rows have a score that is NaN or infinite. Look for extreme values in X, or "
+                f"give another estimator."
             )
-        n_outliers = int(self.contamination * (len(scores) + 1))
         n_impossible = int(np.isneginf(scores).sum())
         if n_impossible == len(scores):
             raise ValueError(
-                f"All {n_impossible} rows have the density 0 under an estimator that was not fitted to them. Give it a "
-                f"wider range, such as data_range, or take another one."
+                f"All {n_impossible} rows have the density 0. Give the estimator a wider range, such as the data_range "
+                f"of a VAE, or take another one."
             )
-        if n_impossible > n_outliers:
+        share = self.contamination * (1 + _ROUNDING)
+        rank = int(share * len(scores)) + 1 if self.cv is None else int(share * (len(scores) + 1))
+        if n_impossible > share * len(scores):
             warn_user(
-                f"{n_impossible} of {len(scores)} rows have the density 0 under an estimator that was not fitted to "
-                f"them. That is more than contamination={self.contamination:g}: later rows are called outliers more "
-                f"often. Give the estimator a wider range, such as data_range, or take another one.",
+                f"{n_impossible} of {len(scores)} rows have the density 0, more than contamination="
+                f"{self.contamination:g}: about {n_impossible / len(scores):.2g} of later rows are called outliers. "
+                f"Give the estimator a wider range, such as the data_range of a VAE, or take another one.",
                 UserWarning,
             )
-        elif n_outliers == 0:
+        elif rank == 0:
             warn_user(
-                f"contamination={self.contamination:g} asks for more than the {len(scores)} rows that are held out: "
-                f"with a threshold at the lowest score of them, about {1 / (len(scores) + 1):.2g} of later rows are "
-                f"called outliers. Give more rows, or a larger contamination.",
+                f"The threshold is the lowest of {len(scores)} scores, and about {1 / (len(scores) + 1):.2g} of later "
+                f"rows are called outliers: so few rows cannot tell what contamination={self.contamination:g} is. Give "
+                f"more rows, or a larger contamination.",
                 UserWarning,
             )
-        if n_outliers <= n_impossible:
-            return float(scores[n_impossible])
-        return float(scores[n_outliers - 1 : n_outliers + 1].mean())
+        return float(scores[max(rank - 1, n_impossible, 0)])
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the log density of each row, as the estimator gives it.
+        """Return the score of each row, as the estimator gives it.
 
         Parameters
         ----------
@@ -193,7 +196,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            Log densities in nats. The lower, the more of an outlier.
+            The scores; log densities in nats, if that is what the estimator gives. The lower, the more of an outlier.
 
         Raises
         ------

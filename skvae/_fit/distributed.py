@@ -219,11 +219,11 @@ def _deferred_interrupts() -> Iterator[None]:
 
     Where somebody else handles Ctrl-C, another thread or a fit around this one, nothing changes.
     """
+    global _interrupted
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    global _interrupted
     signal.signal(signal.SIGINT, _note_interrupt)
     try:
         yield

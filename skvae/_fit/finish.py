@@ -17,13 +17,13 @@ from skvae._model.imputation import Imputation
 from skvae._model.linear import LinearModel
 from skvae._model.mixture import fit_mixture
 from skvae._model.stored import copy_weights
-from skvae._model.threads import alone
 from skvae._model.vae import VAE
 
 __all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
 # Draws for each row at which its noise is looked at, each with its mirror image: few for many rows or entries.
-_FEWEST_PAIRS, _MOST_PAIRS, _POINTS_OF_ALL, _ENTRIES_OF_ALL = 3, 32, 1 << 15, 1 << 27
+_MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
+_PAIRS_OF_MANY_ENTRIES, _MANY_ENTRIES = 3, 1 << 27
 
 # The fewest held-out rows that say how much is left of later rows.
 _FEWEST_HELD_OUT = 5
@@ -185,7 +185,7 @@ def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
-    n_pairs = min(n_pairs, max(_ENTRIES_OF_ALL // (2 * max(len(rows), 1) * rows.n_features), _FEWEST_PAIRS))
+    n_pairs = min(n_pairs, max(_MANY_ENTRIES // (2 * max(len(rows), 1) * rows.n_features), _PAIRS_OF_MANY_ENTRIES))
     # Blocks that are kept, between larger ones that are not, would leave holes in memory where these do not fit again.
     means, squares = torch.empty(2, len(rows), rows.n_features, dtype=torch.float64, device="cpu")
     step = max(1, block_entries(model.device) // (2 * n_pairs * model.decoder_width))
@@ -215,7 +215,7 @@ class FitPrior(Hook):
             points = np.random.RandomState(run.seeds.finish).standard_normal(mean.shape).astype(np.float32)
             draws = mean + std * points
             draws = draws[np.isfinite(draws).all(axis=1)]  # the run itself looks for what is not finite
-            with alone(), sklearn.config_context(array_api_dispatch=False):
+            with sklearn.config_context(array_api_dispatch=False):
                 prior = fit_mixture(draws, run.seeds.finish)
         run.model.prior = run.group.broadcast(prior)
 

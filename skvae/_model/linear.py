@@ -12,7 +12,7 @@ from skvae._data.rows import Rows
 from skvae._model.completion import MOST_DIRECTIONS
 from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
-from skvae._model.threads import alone
+from skvae._model.threads import one_thread
 from skvae._model.vae import VAE
 
 __all__ = ["LinearModel", "begin_at_linear_model"]
@@ -92,7 +92,7 @@ class LinearModel:
         rank = min(n_components, n_features, MOST_DIRECTIONS if rows.has_missing else n_features)
         if n_features <= _MOST_COVARIANCES:
             covariance = moments.covariance()
-            with alone():
+            with one_thread():
                 variances, vectors = torch.linalg.eigh(covariance)
             total = float(variances.sum())
         else:

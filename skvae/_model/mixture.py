@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from skvae._model.prior import log_prior
+from skvae._model.threads import one_thread
 
 __all__ = ["fit_mixture"]
 
@@ -70,7 +71,8 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
         n_parameters = size * (n_components + 1) * (n_components + 2) // 2
         if n_parameters * _ENTRIES_PER_PARAMETER > fitted.numel() or n_held_out < 2:
             break
-        mixture = _fit(fitted, size, seed)
+        with one_thread():
+            mixture = _fit(fitted, size, seed)
         if mixture is None:
             break
         scores = log_prior(mixture, held_out)
@@ -86,8 +88,8 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
 def _fit(z: Tensor, size: int, seed: int) -> GaussianMixture | None:
     """Return the mixture of so many components, None where a covariance has no root in float32.
 
-    `GaussianMixture.fit` takes the same steps. Its products are small, and the threads of the BLAS, whose number is
-    that of the whole process, take twenty times as long for them where others want the cores.
+    `GaussianMixture.fit` takes the same steps. Its products are small, and it leaves them to the threads of the BLAS,
+    whose number is that of the whole process.
     """
     components, bounds = _first_components(z, size, seed), [-math.inf]
     for _ in range(_MAX_ITER):
@@ -105,7 +107,7 @@ def _fit(z: Tensor, size: int, seed: int) -> GaussianMixture | None:
         components = _maximize(z, (densities - totals).exp())
         if bounds[-1] - bounds[-2] < _TOLERANCE:
             break
-    return _as_estimator(components, bounds[1:], seed)
+    return _as_estimator(components, bounds, seed)
 
 
 def _maximize(z: Tensor, shares: Tensor) -> _Components:
@@ -145,7 +147,10 @@ def _first_components(z: Tensor, size: int, seed: int) -> _Components:
 
 
 def _as_estimator(components: _Components, bounds: list[float], seed: int) -> GaussianMixture | None:
-    """Return scikit-learn's mixture with these parameters, as its own `fit` leaves it, in float64."""
+    """Return scikit-learn's mixture with these parameters, as its own `fit` leaves it, in float64.
+
+    `bounds` are those before each step, and one ahead of them.
+    """
     weights, means, covariances = (values.double() for values in components)
     covariances = 0.5 * (covariances + covariances.mT)
     roots = _precision_roots(covariances)
@@ -163,6 +168,7 @@ def _as_estimator(components: _Components, bounds: list[float], seed: int) -> Ga
     }
     for name, values in fitted.items():
         setattr(mixture, name, values.numpy())
-    mixture.n_features_in_, mixture.n_iter_, mixture.converged_ = means.shape[1], len(bounds), len(bounds) < _MAX_ITER
-    mixture.lower_bounds_, mixture.lower_bound_ = bounds, bounds[-1]
+    mixture.n_features_in_, mixture.n_iter_ = means.shape[1], len(bounds) - 1
+    mixture.converged_ = bounds[-1] - bounds[-2] < _TOLERANCE
+    mixture.lower_bounds_, mixture.lower_bound_ = bounds[1:], bounds[-1]
     return mixture

@@ -6,8 +6,8 @@ from torch.nn.functional import softplus
 
 __all__ = ["fit_scale"]
 
-# Fisher's steps, and how often one that does not help is halved.
-_N_STEPS, _N_HALVINGS = 8, 8
+# Fisher's steps, and how often one is tried that does not help, at half the length each time.
+_N_STEPS, _N_TRIES = 8, 8
 
 # A step is the last one when it is worth less to every feature, in nats of all its rows.
 _SMALLEST_GAIN = 1e-3
@@ -73,13 +73,13 @@ def _fit_block(means: Tensor, squares: Tensor, raw: Tensor, min_scale: float) ->
             (a * by_slope - b * by_level) / determinant,
         )
         share = torch.ones_like(level)
-        for halving in range(1, _N_HALVINGS + 1):
+        for n_tried in range(1, _N_TRIES + 1):
             r, scale, found = at(level + share * level_step, slope + share * slope_step)
             helps = found <= smallest
             if bool(helps.all()):
                 break
-            share = torch.where(helps, share, 0.5 * share if halving < _N_HALVINGS else 0.0)
-        else:
+            share = torch.where(helps, share, 0.5 * share if n_tried < _N_TRIES else 0.0)
+        else:  # features that no length helps stay where they are
             r, scale, found = at(level + share * level_step, slope + share * slope_step)
         level, slope = level + share * level_step, slope + share * slope_step
         gain, smallest = smallest - found, found

@@ -1,4 +1,4 @@
-"""How many threads a step of training takes."""
+"""Computing on one thread, where threads would wait for each other."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from torch import nn
 
 from skvae._model.networks import Network, UserModule
 
-__all__ = ["alone", "threads_for"]
+__all__ = ["one_thread", "threads_for"]
 
 # Products of a forward pass that are worth the time that threads take to wait for each other.
 _FEWEST_PRODUCTS = 1 << 24
@@ -25,11 +25,11 @@ if hasattr(os, "register_at_fork"):  # a child could never open the lock of anot
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Let this thread compute alone while the context is open.
+def one_thread() -> Iterator[None]:
+    """Let this Python thread compute on one thread while the context is open.
 
-    Threads that wait for each other keep their cores busy, many times as long as a small step takes where others want
-    these cores. The number of threads of other Python threads stays as it is.
+    Where other processes want the cores, threads that wait for each other take many times as long as a small step
+    itself. The number of threads of other Python threads stays as it is.
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1:
@@ -43,7 +43,7 @@ def alone() -> Iterator[None]:
 
 
 def threads_for(module: nn.Module, n_rows: int) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which this thread computes alone, where a step is too small to be shared.
+    """Return a context in which this Python thread computes on one thread, where a step is too small to be shared.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def threads_for(module: nn.Module, n_rows: int) -> contextlib.AbstractContextMan
     n_weights = sum(parameter.numel() for parameter in module.parameters())
     n_numbers = sum(network.width for network in module.modules() if isinstance(network, Network | UserModule))
     is_small = n_rows * (n_weights + _PRODUCTS_OF_A_NUMBER * n_numbers) < _FEWEST_PRODUCTS
-    return alone() if is_small else contextlib.nullcontext()
+    return one_thread() if is_small else contextlib.nullcontext()
 
 
 def _set_here(n_threads: int) -> None:
