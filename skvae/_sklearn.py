@@ -5,6 +5,7 @@ from sklearn.callback._callback_support import callback_management_context
 from sklearn.impute._base import _BaseImputer as BaseImputer
 from sklearn.utils._param_validation import HasMethods, Interval, MissingValues, StrOptions
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "BaseImputer",
@@ -14,5 +15,6 @@ __all__ = [
     "StrOptions",
     "callback_management_context",
     "check_feature_names_in",
+    "check_sample_weight",
     "fit_context",
 ]
