@@ -23,4 +23,5 @@ TRUSTED_TYPES = (
     "skvae.impute._Standardizer",
     "skvae.likelihoods.ContinuousBernoulliLikelihood",
     "skvae.likelihoods.NormalLikelihood",
+    "skvae.outliers.DensityOutlierDetector",
 )

@@ -57,6 +57,7 @@ ROOMS = {
     "datasets": {"numpy", "sklearn"},
     "model_selection": {"joblib", "numpy", "pandas", "sklearn"},
     "metrics": {"numpy", "scipy", "skimage", "sklearn"},
+    "outliers": {"numpy", "sklearn"},
     "callbacks": {"numpy", "sklearn"},
     "inspection._montage": {"matplotlib", "numpy", "sklearn"},
     "inspection._samples": {"matplotlib", "numpy"},
