@@ -555,9 +555,9 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float
-        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before
-        each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch. Only the loss
-        has weights.
+        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, without weights, both as met
+        in training, before each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after
+        the epoch, without weights.
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
@@ -623,9 +623,9 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float
-        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before
-        each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch. Only the loss
-        has weights.
+        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, without weights, both as met
+        in training, before each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after
+        the epoch, without weights.
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
