@@ -9,6 +9,7 @@ written node by node; modules and likelihoods of a user's own go through torch's
 import contextlib
 import copy
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,20 +18,25 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, RobustScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from skvae import distributions
 from skvae._base import BaseVAETransformer
-from skvae._data.checks import check_is_fitted
+from skvae._data.checks import LARGEST, check_is_fitted
+from skvae._model import bounds, ops
+from skvae._model.bounds import LowerBound, n_groups_of_features
 from skvae._model.networks import ConvEncoder, DenseNetwork, Network, UserModule
+from skvae._model.vae import VAE
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
+from skvae.outliers import DensityOutlierDetector
 
 try:
     import onnx
@@ -47,31 +53,42 @@ except ImportError as error:
 
 __all__ = ["decoder_to_onnx", "to_onnx"]
 
+_LOG_2PI = math.log(2 * math.pi)
+
 # Operators that draw random numbers; dropout that is still there in evaluation mode is one.
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 
 # The oldest operators that the converters write.
 _OLDEST_OPSET = 11
 
+# Scalers of which skl2onnx rounds the numbers to float32, unless it is asked not to.
+_SCALERS = (StandardScaler, RobustScaler, MaxAbsScaler)
+
 # torch exports one module at a time.
 _exporting = threading.Lock()
 
 
-def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
+def to_onnx(estimator: BaseEstimator, *, method: str | None = None) -> onnx.ModelProto:
     """Return what a fitted estimator computes as an ONNX graph.
 
     The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
     that ends in one, its output is what `transform` returns; of a classifier it has two, ``"label"`` and
-    ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. The units of a VAE's data
-    are part of the graph; its checks are not: values outside a `data_range` are clipped. Neither is what `transform`
-    does with missing entries: NaN in a row makes NaN of its components.
+    ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. Of a detector of outliers
+    they are ``"label"``, as of `predict`, and ``"scores"``, what `decision_function` returns. The units of a VAE's data
+    are part of the graph; its checks are not: values outside a `data_range` are clipped, and have the score -inf.
+    Neither is what the estimator does with missing entries: NaN in a row makes NaN of its components and its score,
+    and an outlier of it.
 
     Parameters
     ----------
     estimator : estimator
-        A VAE transformer, a CNN classifier, or a Pipeline of these and of scikit-learn's own steps. It may have been
-        fitted on any device. The `func` of a `FunctionTransformer` is None, or one of `np.abs`, `np.exp`, `np.expm1`,
-        `np.log`, `np.log1p`, `np.sqrt` and `np.square`.
+        A VAE transformer, a CNN classifier, a `DensityOutlierDetector` with a VAE, or a Pipeline of these and of
+        scikit-learn's own steps. It may have been fitted on any device. The `func` of a `FunctionTransformer` is None,
+        or one of `np.abs`, `np.exp`, `np.expm1`, `np.log`, `np.log1p`, `np.sqrt` and `np.square`.
+    method : {"score_samples"}, default=None
+        What the graph computes. ``"score_samples"`` is the ELBO of each row, as a VAE transformer, a Pipeline that ends
+        in one, or a detector with one returns it: the graph has the output ``"scores"`` of shape (n_samples,). None is
+        what is said above.
 
     Returns
     -------
@@ -83,8 +100,9 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     NotFittedError
         When `estimator` is not fitted.
     ValueError
-        When torch cannot export a module of the user's own, a class of the user's own has another `transform`, or a
-        `FunctionTransformer` has another function.
+        When torch cannot export a module of the user's own, a class of the user's own has another `transform` or
+        `score_samples`, a `FunctionTransformer` has another function, or scores are those of another estimator than a
+        VAE.
 
     See Also
     --------
@@ -115,14 +133,19 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
             f"This {type(estimator).__name__} has no n_features_in_: its first step has not been fitted, or it is a "
             f"search with refit=False. Call its fit, of a search with refit=True."
         )
+    if method not in (None, "score_samples"):
+        raise ValueError(f"method must be 'score_samples' or None; got {method!r}.")
+    options: dict[Any, Any] = dict.fromkeys(_SCALERS, {"div": "div_cast"})
     last = _last_step(estimator)
     # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
-    options = {} if isinstance(last, LinearSVC) else {"zipmap": False}
+    if is_classifier(estimator) and not isinstance(last, LinearSVC):
+        options[id(last)] = {"zipmap": False}
     return convert_sklearn(
-        estimator,
+        estimator if method is None else _scoring(estimator),
         name=type(estimator).__name__,
         initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
-        options={id(last): options} if is_classifier(estimator) else None,
+        final_types=None if method is None else [("scores", None)],
+        options=options,
     )
 
 
@@ -202,6 +225,39 @@ class _Decoder(TransformerMixin, BaseEstimator):
         self.vae = vae
 
 
+class _Scores(TransformerMixin, BaseEstimator):
+    """What `score_samples` of a VAE computes, as a transformer of its own."""
+
+    def __init__(self, vae: BaseVAETransformer) -> None:
+        self.vae = vae
+
+
+class _Threshold(OutlierMixin, BaseEstimator):
+    """What a detector makes of scores."""
+
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
+
+
+def _scoring(estimator: Any) -> Any:
+    """Return the estimator whose output is what `score_samples` of this one returns."""
+    if isinstance(estimator, Pipeline):
+        *steps, (name, last) = estimator.steps
+        return Pipeline([*steps, (name, _scoring(last))])
+    if isinstance(estimator, FrozenEstimator):
+        return _scoring(estimator.estimator)
+    if isinstance(estimator, DensityOutlierDetector):
+        return _scoring(estimator.estimator_)
+    if hasattr(estimator, "best_estimator_"):
+        return _scoring(estimator.best_estimator_)
+    if isinstance(estimator, BaseVAETransformer):
+        return _Scores(estimator)
+    raise ValueError(
+        f"No graph can be made of the scores of {type(estimator).__name__}. Those of a VAE transformer have one: "
+        f"alone, as the last step of a Pipeline, or in a DensityOutlierDetector. Take a VAE, or keep the estimator."
+    )
+
+
 class _Graph:
     """The graph that skl2onnx is building, written node by node.
 
@@ -221,13 +277,24 @@ class _Graph:
 
     def add(self, op_type: str, *inputs: ArrayLike, **attributes: Any) -> str:
         """Add a node, whose inputs are names of what is there or arrays, and return the name of its output."""
-        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         output = self.scope.get_unique_variable_name(op_type.lower())
         name = self.scope.get_unique_operator_name(op_type)
         self.container.add_node(op_type, names, output, name=name, **attributes)
         return output
 
-    def _constant(self, value: ArrayLike) -> str:
+    def reduce(self, op_type: str, x: str, axis: int, *, keepdims: bool = False) -> str:
+        """Add a node that reduces an axis, which newer operators take as an input."""
+        if self.opset >= (13 if op_type == "ReduceSum" else 18):
+            return self.add(op_type, x, np.array([axis]), keepdims=int(keepdims))
+        return self.add(op_type, x, axes=[axis], keepdims=int(keepdims))
+
+    def slice(self, x: str, first: int, stop: int, axis: int = 1) -> str:
+        """Add a node that takes a part of an axis."""
+        return self.add("Slice", x, np.array([first]), np.array([stop]), np.array([axis]))
+
+    def constant(self, value: ArrayLike) -> str:
+        """Add an array and return its name."""
         name = self.scope.get_unique_variable_name("constant")
         self.container.initializers.append(onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
@@ -299,7 +366,7 @@ def _export(role: str, module: nn.Module, n_inputs: int, opset: int) -> onnx.Mod
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f"torch needs onnxscript to export the {role}: pip install skvae[onnx]. {error}") from error
-    name = type(module.likelihood if isinstance(module, _Mean) else module).__name__
+    name = type(module.likelihood if isinstance(module, (_Mean, _LogProb)) else module).__name__
     module = copy.deepcopy(module).cpu().eval()
     example = torch.zeros(2, n_inputs, dtype=torch.float32, device="cpu")
     try:
@@ -346,6 +413,17 @@ class _Mean(nn.Module):
         return self.likelihood.mean(parameters)
 
 
+class _LogProb(nn.Module):
+    """The log density of a likelihood of the user's own, of rows with their parameters beside them."""
+
+    def __init__(self, likelihood: Likelihood, n_features: int) -> None:
+        super().__init__()
+        self.likelihood, self.n_features = likelihood, n_features
+
+    def forward(self, joined: Tensor) -> Tensor:
+        return self.likelihood.log_prob(joined[:, : self.n_features], joined[:, self.n_features :])
+
+
 def _check_method(vae: BaseVAETransformer, name: str) -> None:
     """Raise ValueError when the class has a method of its own where the graph would have that of this library."""
     if getattr(type(vae), name) is not getattr(BaseVAETransformer, name):
@@ -360,15 +438,7 @@ def _convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     vae = operator.raw_operator
     graph = _Graph(scope, container)
     _check_method(vae, "transform")
-    # What float32 may not hold is mapped in float64, as in the estimator.
-    units = vae.module_.units
-    narrow = units.fit_float32 and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
-    dtype = np.float32 if narrow else np.float64
-    x = _add_rows(graph, operator.inputs, dtype)
-    x = graph.add("Div", graph.add("Sub", x, np.asarray(units.shift, dtype)), dtype(units.scale))
-    if dtype == np.float64:
-        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
-    x = graph.add("Clip", x, np.float32(units.low), np.float32(units.high))
+    x = _add_units(graph, vae.module_, operator.inputs)
     mean = _add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
     graph.finish(mean, operator.outputs[0])
 
@@ -384,10 +454,7 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     n_wanted = vae.n_features_in_ if type(likelihood) is NormalLikelihood else n_outputs
     x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
     if type(likelihood) is ContinuousBernoulliLikelihood:
-        bound = np.float32(1 / likelihood.config["min_scale"])
-        x = graph.add("Mul", x, np.float32(float(likelihood.get_buffer("gain")) / bound))
-        x = graph.add("Mul", graph.add("Tanh", x), bound)
-        x = _add_continuous_bernoulli_mean(graph, x)
+        x = _add_continuous_bernoulli_mean(graph, _add_logits(graph, likelihood, x))
     elif type(likelihood) is not NormalLikelihood:
         x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
     units = vae.module_.units
@@ -396,6 +463,29 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     if units.dtype == np.float32:
         x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
     graph.finish(x, operator.outputs[0])
+
+
+def _convert_scores(scope: Any, operator: Any, container: Any) -> None:
+    """Write what `score_samples` computes: the ELBO, at its fixed points."""
+    vae = operator.raw_operator.vae
+    _check_method(vae, "score_samples")
+    graph, model = _Graph(scope, container), vae.module_
+    x = _add_units(graph, model, operator.inputs)
+    elbo = _add_elbo(graph, model, x)
+    score = graph.add("Sub", elbo, np.float64(model.units.log_volume(model.n_features)))
+    score = graph.add("Cast", graph.add("Max", score, np.float64(-LARGEST)), to=onnx.TensorProto.FLOAT)
+    score = _add_support(graph, model, operator.inputs, score)
+    graph.finish(score, operator.outputs[0])
+
+
+def _convert_threshold(scope: Any, operator: Any, container: Any) -> None:
+    """Write the labels of a detector and its `decision_function`; what has no score is an outlier."""
+    graph, (source,), (labels, scores) = _Graph(scope, container), operator.inputs, operator.outputs
+    score = graph.add("Cast", source.full_name, to=onnx.TensorProto.DOUBLE)
+    score = graph.add("Sub", score, np.float64(operator.raw_operator.offset))
+    is_outlier = graph.add("Or", graph.add("Less", score, np.float64(0)), graph.add("IsNaN", score))
+    graph.finish(graph.add("Where", is_outlier, np.int64(-1), np.int64(1)), labels)
+    graph.finish(score, scores)
 
 
 def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
@@ -423,6 +513,18 @@ def _add_rows(graph: _Graph, variables: Sequence[Any], dtype: DTypeLike) -> str:
     return names[0] if len(names) == 1 else graph.add("Concat", *names, axis=1)
 
 
+def _add_units(graph: _Graph, model: VAE, variables: Sequence[Any]) -> str:
+    """Write the map to the units of the likelihood; what float32 may not hold is mapped in float64."""
+    units = model.units
+    narrow = units.fit_float32 and all(isinstance(variable.type, FloatTensorType) for variable in variables)
+    dtype = np.float32 if narrow else np.float64
+    x = _add_rows(graph, variables, dtype)
+    x = graph.add("Div", graph.add("Sub", x, np.asarray(units.shift, dtype)), dtype(units.scale))
+    if dtype == np.float64:
+        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
+    return graph.add("Clip", x, np.float32(units.low), np.float32(units.high))
+
+
 def _add_network(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
     """Write an encoder or a decoder and return the name of its output's first `n_wanted` columns."""
     path = network.path if isinstance(network, Network) else None
@@ -443,12 +545,17 @@ def _add_layers(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: 
             x = _add_layer(graph, layer, x)
         network = network.dense
     if type(network) is DenseNetwork:
-        *hidden, last = cast("list[nn.Linear]", network.layers)
-        for layer in hidden:
-            x = graph.add("Relu", _add_layer(graph, layer, x))
+        last, x = network.last_layer, _add_hidden(graph, network, x)
         return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
     y = graph.add_module(role, network.module if isinstance(network, UserModule) else network, x, n_inputs)
-    return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))
+    return graph.slice(y, 0, n_wanted)
+
+
+def _add_hidden(graph: _Graph, network: DenseNetwork, x: str) -> str:
+    """Write the hidden layers of a dense network."""
+    for layer in cast("list[nn.Linear]", network.layers)[:-1]:
+        x = graph.add("Relu", _add_layer(graph, layer, x))
+    return x
 
 
 def _add_images(graph: _Graph, x: str, image_shape: Sequence[int]) -> str:
@@ -478,6 +585,13 @@ def _array(parameter: Tensor) -> NDArray[Any]:
     return parameter.detach().cpu().numpy()
 
 
+def _add_logits(graph: _Graph, likelihood: ContinuousBernoulliLikelihood, x: str) -> str:
+    """Write the logits of a continuous Bernoulli likelihood, within their bound."""
+    bound = np.float32(1 / likelihood.config["min_scale"])
+    x = graph.add("Mul", x, np.float32(float(likelihood.get_buffer("gain")) / bound))
+    return graph.add("Mul", graph.add("Tanh", x), bound)
+
+
 def _add_continuous_bernoulli_mean(graph: _Graph, e: str) -> str:
     """Write the mean for the logits `e`, as `skvae.distributions` computes it: from the likelier end of [0, 1].
 
@@ -495,6 +609,219 @@ def _add_continuous_bernoulli_mean(graph: _Graph, e: str) -> str:
     closed = graph.add("Sub", graph.add("Reciprocal", far), graph.add("Div", t, graph.add("Sub", one, t)))
     lower = graph.add("Where", graph.add("Less", a, one), series, closed)
     return graph.add("Where", graph.add("Less", e, np.float32(0)), lower, graph.add("Sub", one, lower))
+
+
+def _add_support(graph: _Graph, model: VAE, variables: Sequence[Any], score: str) -> str:
+    """Write the scores, with -inf for rows outside the support of the likelihood."""
+    likelihood = model.likelihood
+    if type(likelihood).in_support is Likelihood.in_support:
+        return score
+    if type(likelihood).in_support is not ContinuousBernoulliLikelihood.in_support:
+        raise ValueError(
+            f"{type(likelihood).__name__} overrides in_support, and no graph can be made of that. Keep the estimator "
+            f"for its scores, or export a likelihood without it and look at the support before the graph."
+        )
+    types = [variable.type.to_onnx_type().tensor_type.elem_type for variable in variables]
+    dtype = np.result_type(*map(onnx.helper.tensor_dtype_to_np_dtype, types))
+    low, high = ContinuousBernoulliLikelihood._ends(model.units, dtype)
+    x = _add_rows(graph, variables, np.float64)
+    is_outside = graph.add(
+        "Or",
+        graph.add("Less", graph.reduce("ReduceMin", x, 1), np.float64(low)),
+        graph.add("Less", np.float64(high), graph.reduce("ReduceMax", x, 1)),
+    )
+    return graph.add("Where", is_outside, np.float32(-np.inf), score)
+
+
+def _add_elbo(graph: _Graph, model: VAE, x: str) -> str:
+    """Write the ELBO of rows in the units of the likelihood, in float64, as `skvae._model.bounds` computes it.
+
+    It is E log p(x | z) + E log p(z) + the entropy of the posterior, which are means over fixed points.
+    """
+    n_components, bound = model.n_components, LowerBound(model, 1)
+    points = _array(bound.points)
+    encoded = _add_network(graph, "encoder", model.encoder, x, model.n_features, 2 * n_components)
+    mean, raw = graph.slice(encoded, 0, n_components), graph.slice(encoded, n_components, 2 * n_components)
+    std, log_std = _add_std_and_log(graph, raw, model.posterior_scale)
+    single = np.array([0, 1, n_components])
+    z = graph.add("Mul", graph.add("Reshape", std, single), points)
+    z = graph.add("Reshape", graph.add("Add", graph.add("Reshape", mean, single), z), np.array([-1, n_components]))
+    add_likelihood = _add_likelihood_by_moments if bound.by_moments else _add_likelihood_at_points
+    log_likelihood = add_likelihood(graph, model, x, z, len(points))
+    log_prior = _add_log_prior(graph, model.prior, mean, std, z, len(points))
+    entropy = graph.add("Add", _add_total(graph, log_std), np.float64(0.5 * (1 + _LOG_2PI) * n_components))
+    return graph.add("Add", graph.add("Add", log_likelihood, log_prior), entropy)
+
+
+def _add_total(graph: _Graph, values: str) -> str:
+    """Write the sum over the last axis in float64."""
+    return graph.add("Cast", graph.reduce("ReduceSum", values, -1), to=onnx.TensorProto.DOUBLE)
+
+
+def _add_std_and_log(graph: _Graph, raw: str, posterior_scale: str) -> tuple[str, str]:
+    """Write the standard deviations of posteriors and their logarithms, as `skvae._model.ops` bounds them."""
+    largest = np.float32(ops._LARGEST_LOG_STD)
+    if posterior_scale == "log_variance":
+        log_std = graph.add("Clip", graph.add("Mul", raw, np.float32(0.5)), -largest, largest)
+        return graph.add("Exp", log_std), log_std
+    std = graph.add("Add", _add_softplus(graph, raw), np.float32(ops._SMALLEST_STD))
+    std = graph.add("Min", std, np.exp(largest))
+    return std, graph.add("Log", std)
+
+
+def _add_softplus(graph: _Graph, x: str) -> str:
+    """Write log(1 + exp(x)) in float32, with all its digits where it is small."""
+    tail = _add_log1p(graph, graph.add("Exp", graph.add("Neg", graph.add("Abs", x))), np.float32(1))
+    return graph.add("Add", graph.add("Relu", x), tail)
+
+
+def _add_log_prior(graph: _Graph, prior: GaussianMixture | None, mean: str, std: str, z: str, n_points: int) -> str:
+    """Write the expected log density of N(0, I), or of a mixture, under posteriors, in float64."""
+    if prior is None:
+        squares = graph.add("Add", graph.add("Mul", mean, mean), graph.add("Mul", std, std))
+        return _add_total(graph, graph.add("Mul", graph.add("Add", squares, np.float32(_LOG_2PI)), np.float32(-0.5)))
+    roots = prior.precisions_cholesky_
+    n_normals, n_components = prior.means_.shape
+    shifts = np.einsum("cj,cjk->ck", prior.means_, roots).ravel()
+    standard = graph.add("MatMul", z, np.concatenate(roots, axis=1).astype(np.float32))
+    standard = graph.add("Sub", standard, shifts.astype(np.float32))
+    standard = graph.add("Reshape", standard, np.array([-1, n_normals, n_components]))
+    distances = graph.reduce("ReduceSum", graph.add("Mul", standard, standard), 2)
+    diagonals = np.log(np.diagonal(roots, axis1=1, axis2=2)) - 0.5 * _LOG_2PI
+    heights = (np.log(prior.weights_) + diagonals.sum(1)).astype(np.float32)
+    log_densities = graph.add("Add", graph.add("Mul", distances, np.float32(-0.5)), heights)
+    largest = graph.reduce("ReduceMax", log_densities, 1, keepdims=True)
+    shares = graph.reduce("ReduceSum", graph.add("Exp", graph.add("Sub", log_densities, largest)), 1, keepdims=True)
+    log_density = graph.add("Reshape", graph.add("Add", graph.add("Log", shares), largest), np.array([-1, n_points]))
+    return graph.reduce("ReduceMean", graph.add("Cast", log_density, to=onnx.TensorProto.DOUBLE), 1)
+
+
+def _add_likelihood_at_points(graph: _Graph, model: VAE, x: str, z: str, n_points: int) -> str:
+    """Write the expected log likelihood as its mean over all points."""
+    n_outputs = model.likelihood.n_parameters * model.n_features
+    parameters = _add_network(graph, "decoder", model.decoder, z, model.n_components, n_outputs)
+    parameters = graph.add("Reshape", parameters, np.array([-1, n_points, n_outputs]))
+    x = graph.add("Reshape", x, np.array([0, 1, model.n_features]))
+    entries = _add_log_prob(graph, model, x, parameters, n_points)
+    return graph.reduce("ReduceMean", _add_total(graph, entries), 1)
+
+
+def _add_likelihood_by_moments(graph: _Graph, model: VAE, x: str, z: str, n_points: int) -> str:
+    """Write the expected log likelihood from three values of each parameter, which have its first four moments."""
+    decoder = cast("DenseNetwork", model.decoder)
+    hidden = _add_hidden(graph, decoder, z)
+    if decoder.path is not None:
+        hidden = graph.add("Concat", hidden, z, axis=1)
+    weight, bias = map(_array, decoder.last_map)
+    n_hidden, n_groups = weight.shape[1], n_groups_of_features(model.n_features)
+    hidden = graph.add("Reshape", hidden, np.array([-1, n_points, n_hidden]))
+    center = graph.reduce("ReduceMean", hidden, 1, keepdims=True)
+    hidden = graph.add("Sub", hidden, center)
+    center = graph.add("Reshape", center, np.array([0, n_hidden]))
+    moments: list[list[str]] = []
+    for group in range(n_groups):
+        size, group_weight = n_points // n_groups, graph.constant(weight[group::n_groups].T)
+        differences = graph.add("MatMul", graph.slice(hidden, group * size, (group + 1) * size), group_weight)
+        squares = graph.add("Mul", differences, differences)
+        powers = squares, graph.add("Mul", differences, squares), graph.add("Mul", squares, squares)
+        mean = graph.add("Add", graph.add("MatMul", center, group_weight), bias[group::n_groups])
+        moments.append([mean, *(graph.reduce("ReduceMean", power, 1) for power in powers)])
+    order = np.argsort(np.concatenate([np.arange(model.n_features)[group::n_groups] for group in range(n_groups)]))
+    joined = (graph.add("Concat", *parts, axis=1) for parts in zip(*moments, strict=True))
+    joined = (graph.add("Gather", values, order, axis=1) for values in joined)
+    terms = [
+        graph.add("Mul", weights, _add_log_prob(graph, model, x, parameters))
+        for parameters, weights in _add_three_points(graph, *joined)
+    ]
+    return _add_total(graph, graph.add("Sum", *terms))
+
+
+def _add_three_points(graph: _Graph, mean: str, second: str, third: str, fourth: str) -> list[tuple[str, str]]:
+    """Write the numbers and weights that `skvae._model.bounds.three_points` returns."""
+    one = np.float32(1)
+    variance = graph.add("Max", second, np.float32(bounds._SMALLEST_VARIANCE))
+    std = graph.add("Sqrt", variance)
+    skewness = graph.add("Div", third, graph.add("Mul", variance, std))
+    skewness = graph.add("Where", graph.add("IsNaN", skewness), np.float32(0), skewness)
+    largest = np.float32(bounds._LARGEST_SKEWNESS)
+    skewness = graph.add("Clip", skewness, -largest, largest)
+    squared = graph.add("Mul", skewness, skewness)
+    kurtosis = graph.add("Div", fourth, graph.add("Mul", variance, variance))
+    kurtosis = graph.add("Where", graph.add("IsNaN", kurtosis), np.float32(3), kurtosis)
+    kurtosis = graph.add("Min", kurtosis, np.float32(bounds._LARGEST_KURTOSIS))
+    kurtosis = graph.add("Max", kurtosis, graph.add("Add", squared, one))
+    gap = graph.add("Sub", graph.add("Mul", kurtosis, np.float32(4)), graph.add("Mul", squared, np.float32(3)))
+    gap = graph.add("Sqrt", gap)
+    upper = graph.add("Mul", graph.add("Add", skewness, gap), np.float32(0.5))
+    lower = graph.add("Mul", graph.add("Sub", skewness, gap), np.float32(0.5))
+    middle = graph.add("Sub", one, graph.add("Reciprocal", graph.add("Sub", kurtosis, squared)))
+    points = [(mean, middle)]
+    for root, sign in ((upper, 1), (lower, -1)):
+        weight = graph.add("Div", np.float32(sign), graph.add("Mul", root, gap))
+        points.append((graph.add("Add", mean, graph.add("Mul", std, root)), weight))
+    return points
+
+
+def _add_log_prob(graph: _Graph, model: VAE, x: str, parameters: str, n_points: int | None = None) -> str:
+    """Write the log density of each entry; with a number of points, `x` has an axis for them."""
+    likelihood, n_features = model.likelihood, model.n_features
+    if type(likelihood) is ContinuousBernoulliLikelihood:
+        return _add_continuous_bernoulli_log_prob(graph, x, _add_logits(graph, likelihood, parameters))
+    if type(likelihood) is NormalLikelihood:
+        return _add_normal_log_prob(graph, likelihood, x, parameters)
+    n_columns = (1 + likelihood.n_parameters) * n_features
+    joined = graph.add("Concat", graph.add("Add", x, np.zeros((n_points, 1), np.float32)), parameters, axis=2)
+    joined = graph.add("Reshape", joined, np.array([-1, n_columns]))
+    entries = graph.add_module("likelihood", _LogProb(likelihood, n_features), joined, n_columns)
+    return graph.add("Reshape", entries, np.array([-1, n_points, n_features]))
+
+
+def _add_normal_log_prob(graph: _Graph, likelihood: NormalLikelihood, x: str, parameters: str) -> str:
+    """Write the log density of each entry of a normal likelihood, whatever its noise depends on."""
+    constant_scale, n_features = likelihood._constant_scale, likelihood.config["n_features"]
+    mean = parameters
+    if constant_scale is not None:
+        scale: ArrayLike = _array(constant_scale)
+        log_scale: ArrayLike = np.log(scale)
+    else:
+        if likelihood.config["noise"] == "network":
+            mean = graph.slice(parameters, 0, n_features, axis=-1)
+            raw = graph.slice(parameters, n_features, 2 * n_features, axis=-1)
+        else:
+            names = "offsets", "slopes", "lowest", "highest"
+            offsets, slopes, lowest, highest = (_array(likelihood.get_buffer(name)) for name in names)
+            within = graph.add("Min", graph.add("Max", mean, lowest), highest)
+            raw = graph.add("Add", graph.add("Mul", within, slopes), _array(likelihood.level) + offsets)
+        scale = graph.add("Add", _add_softplus(graph, raw), np.float32(likelihood.config["min_scale"]))
+        log_scale = graph.add("Log", scale)
+    deviation = graph.add("Div", graph.add("Sub", x, mean), scale)
+    squares = graph.add("Mul", graph.add("Mul", deviation, deviation), np.float32(-0.5))
+    return graph.add("Sub", graph.add("Sub", squares, log_scale), np.float32(0.5 * _LOG_2PI))
+
+
+def _add_continuous_bernoulli_log_prob(graph: _Graph, x: str, e: str) -> str:
+    """Write log(h + h / tanh(h)) + e (x - 1 where e > 0) with h = |e| / 2, which is the log density at logits e."""
+    half = graph.add("Max", graph.add("Mul", graph.add("Abs", e), np.float32(0.5)), np.float32(ops._SMALLEST_HALF))
+    peak = graph.add("Log", graph.add("Add", half, graph.add("Div", half, graph.add("Tanh", half))))
+    end = graph.add("Where", graph.add("Less", np.float32(0), e), np.float32(1), np.float32(0))
+    return graph.add("Add", peak, graph.add("Mul", e, graph.add("Sub", x, end)))
+
+
+def _parse_detector(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
+    """Declare the scores of the estimator inside, and what the detector makes of them."""
+    check_is_fitted(model)
+    steps = Pipeline([("scores", _scoring(model.estimator_)), ("threshold", _Threshold(model.offset_))])
+    return _parse_sklearn(scope, steps, inputs, custom_parsers=custom_parsers)
+
+
+def _shape_scores(operator: Any) -> None:
+    check_is_fitted(operator.raw_operator.vae)
+    operator.outputs[0].type = FloatTensorType([operator.inputs[0].get_first_dimension()])
+
+
+def _shape_threshold(operator: Any) -> None:
+    for output, kind in zip(operator.outputs, (Int64TensorType, DoubleTensorType), strict=True):
+        output.type = kind([operator.inputs[0].get_first_dimension()])
 
 
 def _parse_encoder(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
@@ -575,13 +902,13 @@ def _add_expm1(graph: _Graph, x: str) -> str:
     return graph.add("Mul", tanh, graph.add("Add", graph.add("Exp", x), np.float64(1)))
 
 
-def _add_log1p(graph: _Graph, x: str) -> str:
+def _add_log1p(graph: _Graph, x: str, one: np.floating[Any]) -> str:
     """Write log(1 + x) as log(u) x / (u - 1) for the rounded u = 1 + x; where u is 1 or x, that would be no number."""
-    u = graph.add("Add", x, np.float64(1))
+    u = graph.add("Add", x, one)
     log = graph.add("Log", u)
-    y = graph.add("Mul", log, graph.add("Div", x, graph.add("Sub", u, np.float64(1))))
+    y = graph.add("Mul", log, graph.add("Div", x, graph.add("Sub", u, one)))
     y = graph.add("Where", graph.add("Equal", u, x), log, y)
-    return graph.add("Where", graph.add("Equal", u, np.float64(1)), x, y)
+    return graph.add("Where", graph.add("Equal", u, one), x, y)
 
 
 # What writes each function that a FunctionTransformer may have.
@@ -590,7 +917,7 @@ _FUNCTIONS: dict[Any, Callable[[_Graph, str], str]] = {
     np.exp: lambda graph, x: graph.add("Exp", x),
     np.expm1: _add_expm1,
     np.log: lambda graph, x: graph.add("Log", x),
-    np.log1p: _add_log1p,
+    np.log1p: lambda graph, x: _add_log1p(graph, x, np.float64(1)),
     np.sqrt: lambda graph, x: graph.add("Sqrt", x),
     np.square: lambda graph, x: graph.add("Mul", x, x),
 }
@@ -603,6 +930,9 @@ def _register() -> None:
         classes += cls.__subclasses__()
         update_registered_converter(cls, "SkvaeEncoder", _shape_encoder, _convert_encoder, parser=_parse_encoder)
     update_registered_converter(_Decoder, "SkvaeDecoder", _shape_decoder, _convert_decoder)
+    update_registered_converter(_Scores, "SkvaeScores", _shape_scores, _convert_scores)
+    update_registered_converter(_Threshold, "SkvaeThreshold", _shape_threshold, _convert_threshold)
+    update_registered_parser(DensityOutlierDetector, _parse_detector)
     options = {"zipmap": [True, False, "columns"], "nocl": [False, True], "output_class_labels": [False, True]}
     for cls in (SimpleCNNClassifier, MultilayerCNNClassifier):
         update_registered_converter(cls, "SkvaeClassifier", shape_classifier, _convert_classifier, options=options)
