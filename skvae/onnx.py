@@ -289,9 +289,9 @@ class _Graph:
             return self.add(op_type, x, np.array([axis]), keepdims=int(keepdims))
         return self.add(op_type, x, axes=[axis], keepdims=int(keepdims))
 
-    def slice(self, x: str, first: int, stop: int, axis: int = 1) -> str:
-        """Add a node that takes a part of an axis."""
-        return self.add("Slice", x, np.array([first]), np.array([stop]), np.array([axis]))
+    def slice(self, x: str, first: int, stop: int) -> str:
+        """Add a node that takes a part of the second axis."""
+        return self.add("Slice", x, np.array([first]), np.array([stop]), np.array([1]))
 
     def constant(self, value: ArrayLike) -> str:
         """Add an array and return its name."""
@@ -698,12 +698,11 @@ def _add_log_prior(graph: _Graph, prior: GaussianMixture | None, mean: str, std:
 
 def _add_likelihood_at_points(graph: _Graph, model: VAE, x: str, z: str, n_points: int) -> str:
     """Write the expected log likelihood as its mean over all points."""
-    n_outputs = model.likelihood.n_parameters * model.n_features
+    n_features, n_outputs = model.n_features, model.likelihood.n_parameters * model.n_features
     parameters = _add_network(graph, "decoder", model.decoder, z, model.n_components, n_outputs)
-    parameters = graph.add("Reshape", parameters, np.array([-1, n_points, n_outputs]))
-    x = graph.add("Reshape", x, np.array([0, 1, model.n_features]))
-    entries = _add_log_prob(graph, model, x, parameters, n_points)
-    return graph.reduce("ReduceMean", _add_total(graph, entries), 1)
+    x = graph.add("Add", graph.add("Reshape", x, np.array([0, 1, n_features])), np.zeros((n_points, 1), np.float32))
+    entries = _add_log_prob(graph, model, graph.add("Reshape", x, np.array([-1, n_features])), parameters)
+    return graph.reduce("ReduceMean", graph.add("Reshape", _add_total(graph, entries), np.array([-1, n_points])), 1)
 
 
 def _add_likelihood_by_moments(graph: _Graph, model: VAE, x: str, z: str, n_points: int) -> str:
@@ -762,18 +761,16 @@ def _add_three_points(graph: _Graph, mean: str, second: str, third: str, fourth:
     return points
 
 
-def _add_log_prob(graph: _Graph, model: VAE, x: str, parameters: str, n_points: int | None = None) -> str:
-    """Write the log density of each entry; with a number of points, `x` has an axis for them."""
+def _add_log_prob(graph: _Graph, model: VAE, x: str, parameters: str) -> str:
+    """Write the log density of each entry of rows `x`, which have a row of parameters each."""
     likelihood, n_features = model.likelihood, model.n_features
     if type(likelihood) is ContinuousBernoulliLikelihood:
         return _add_continuous_bernoulli_log_prob(graph, x, _add_logits(graph, likelihood, parameters))
     if type(likelihood) is NormalLikelihood:
         return _add_normal_log_prob(graph, likelihood, x, parameters)
+    joined = graph.add("Concat", x, parameters, axis=1)
     n_columns = (1 + likelihood.n_parameters) * n_features
-    joined = graph.add("Concat", graph.add("Add", x, np.zeros((n_points, 1), np.float32)), parameters, axis=2)
-    joined = graph.add("Reshape", joined, np.array([-1, n_columns]))
-    entries = graph.add_module("likelihood", _LogProb(likelihood, n_features), joined, n_columns)
-    return graph.add("Reshape", entries, np.array([-1, n_points, n_features]))
+    return graph.add_module("likelihood", _LogProb(likelihood, n_features), joined, n_columns)
 
 
 def _add_normal_log_prob(graph: _Graph, likelihood: NormalLikelihood, x: str, parameters: str) -> str:
@@ -785,8 +782,8 @@ def _add_normal_log_prob(graph: _Graph, likelihood: NormalLikelihood, x: str, pa
         log_scale: ArrayLike = np.log(scale)
     else:
         if likelihood.config["noise"] == "network":
-            mean = graph.slice(parameters, 0, n_features, axis=-1)
-            raw = graph.slice(parameters, n_features, 2 * n_features, axis=-1)
+            mean = graph.slice(parameters, 0, n_features)
+            raw = graph.slice(parameters, n_features, 2 * n_features)
         else:
             names = "offsets", "slopes", "lowest", "highest"
             offsets, slopes, lowest, highest = (_array(likelihood.get_buffer(name)) for name in names)
