@@ -261,7 +261,9 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             twin = twin_of(self)
             X, y, classes, labels = check_labeled_rows(twin, X, y)
             Summary(X).check_float32()
-            weights = self._row_weights(sample_weight, X, y, classes, labels)
+            if sample_weight is not None:
+                sample_weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = self._row_weights(sample_weight, y, classes, labels)
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val belong together; got only one of them.")
             device = resolve_device(self.device)
@@ -273,7 +275,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             init_seed, shuffle_seed = spawn_seeds(self.random_state, 2)
 
             features = features_seen(twin) | {"classes_": classes}
-            metadata = None if sample_weight is None else {"sample_weight": np.asarray(sample_weight)}
+            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             hook_arguments = {"X": X, "y": y, "metadata": metadata}
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, **hook_arguments)
@@ -307,13 +309,12 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         return self
 
     def _row_weights(
-        self, sample_weight: Any, X: NDArray[Any], y: Any, classes: NDArray[Any], labels: NDArray[np.intp]
+        self, sample_weight: Any, y: NDArray[Any], classes: NDArray[Any], labels: NDArray[np.intp]
     ) -> NDArray[np.float32] | None:
         """Return the weight of each row in the loss, in the mean 1; None where nothing is weighted."""
         if sample_weight is None and self.class_weight is None:
             return None
-        weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weights = weights / weights.max()
+        weights = np.ones(len(labels)) if sample_weight is None else sample_weight / sample_weight.max()
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # of classes without weight, and below
             of_classes = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weights)
             weights = np.where(weights > 0, weights * of_classes[labels], 0)
