@@ -35,7 +35,7 @@ try:
         convert_sklearn_function_transformer as convert_identity,
     )
 
-    from skvae._onnx.graph import Graph, Mean
+    from skvae._onnx.graph import Graph, Mean, one_at_a_time
     from skvae._onnx.layers import (
         add_continuous_bernoulli_mean,
         add_images,
@@ -128,13 +128,14 @@ def to_onnx(estimator: BaseEstimator, *, method: str | None = None) -> onnx.Mode
         last = _last_step(estimator)
         # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
         options[id(last)] = {} if isinstance(last, LinearSVC) else {"zipmap": False}
-    return convert_sklearn(
-        estimator if method is None else _scoring(estimator),
-        name=type(estimator).__name__,
-        initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
-        final_types=None if method is None else [("scores", None)],
-        options=options,
-    )
+    with one_at_a_time:
+        return convert_sklearn(
+            estimator if method is None else _scoring(estimator),
+            name=type(estimator).__name__,
+            initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
+            final_types=None if method is None else [("scores", None)],
+            options=options,
+        )
 
 
 def _last_step(estimator: Any) -> Any:
@@ -198,12 +199,13 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
             f"give the step that is one, such as pipeline[0]."
         )
     check_is_fitted(vae)
-    return convert_sklearn(
-        _Decoder(vae),
-        name=type(vae).__name__,
-        initial_types=[("Z", FloatTensorType([None, vae.module_.n_components]))],
-        final_types=[("X", None)],
-    )
+    with one_at_a_time:
+        return convert_sklearn(
+            _Decoder(vae),
+            name=type(vae).__name__,
+            initial_types=[("Z", FloatTensorType([None, vae.module_.n_components]))],
+            final_types=[("X", None)],
+        )
 
 
 class _Decoder(TransformerMixin, BaseEstimator):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skvae.likelihoods import Likelihood
 
-__all__ = ["Graph", "LogProb", "Mean", "add_prefix"]
+__all__ = ["Graph", "LogProb", "Mean", "add_prefix", "one_at_a_time"]
 
 # Operators that draw random numbers; dropout that is still there in evaluation mode is one.
 _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
@@ -24,8 +24,9 @@ _RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
 # The oldest operators that the converters write.
 _OLDEST_OPSET = 11
 
-# torch exports one module at a time.
-_exporting = threading.Lock()
+# One graph is made at a time: torch exports one module at a time, and meanwhile it and skl2onnx both change the filters
+# of warnings, which all threads share.
+one_at_a_time = threading.RLock()
 
 
 class Graph:
@@ -162,7 +163,7 @@ def _export(role: str, module: nn.Module, n_inputs: int, opset: int) -> onnx.Mod
     module = copy.deepcopy(module).cpu().eval()
     example = torch.zeros(2, n_inputs, dtype=torch.float32, device="cpu")
     try:
-        with _exporting, _quiet(logging.getLogger("torch.onnx")), torch.no_grad(), warnings.catch_warnings():
+        with one_at_a_time, _quiet(logging.getLogger("torch.onnx")), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own code
             program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n_samples")},))
             exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
