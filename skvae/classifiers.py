@@ -38,8 +38,8 @@ from skvae._data.checks import (
 from skvae._data.rows import Rows, Summary, Units
 from skvae._fit.context import fitting
 from skvae._fit.distributed import Group
-from skvae._fit.threads import threads_for
 from skvae._model.networks import Conv2d, Linear, Network
+from skvae._model.threads import threads_for
 from skvae._sklearn import Interval, StrOptions, check_sample_weight
 
 __all__ = ["MultilayerCNNClassifier", "SimpleCNNClassifier"]

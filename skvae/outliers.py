@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 
 from skvae._data.checks import check_is_fitted, spawn_seeds, warn_user
 from skvae._fit.context import transaction
-from skvae._sklearn import HasMethods, Interval, fit_context, safe_indexing
+from skvae._sklearn import HasMethods, Interval, fit_context, is_pandas_df, is_polars_df, safe_indexing
 
 __all__ = ["DensityOutlierDetector"]
 
@@ -25,6 +25,9 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     quantile of the log densities of rows that the estimator was not fitted to. A quantile of those that it was fitted
     to would be too high: of later rows more than `contamination` would be called outliers.
 
+    The density of a row with missing entries is that of fewer numbers, and depends on the units. Such rows can only be
+    judged beside rows that lack as many, also in `fit`. Otherwise fill them in first.
+
     Parameters
     ----------
     estimator : object
@@ -35,8 +38,9 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     cv : int, cross-validation splitter, iterable or None, default=5
         Which rows are held out to find the threshold. A number of folds, of shuffled rows, takes as many fits
         besides that to all rows. ``ShuffleSplit(1, test_size=0.1)`` takes one, and holds out a tenth. Rows that depend
-        on each other, such as windows of one time series, want a splitter that keeps them together. None takes the rows
-        that the estimator is fitted to, as other detectors of scikit-learn do.
+        on each other, such as windows of one time series, want folds that keep them together, for example
+        ``list(GroupKFold(5).split(X, groups=groups))``. None takes the rows that the estimator is fitted to. Other
+        detectors of scikit-learn do that, and its checks of `contamination` ask for it.
     random_state : int, RandomState instance or None, default=None
         Seed of the folds, when `cv` is a number. The estimator has its own.
 
@@ -45,7 +49,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     estimator_ : object
         The clone of `estimator` that is fitted to all rows.
     offset_ : float
-        The log density below which a row is an outlier, in nats.
+        The score below which a row is an outlier; a log density in nats, if that is what the estimator gives.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -70,7 +74,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {
         "estimator": [HasMethods(["fit", "score_samples"])],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
-        "cv": [Interval(Integral, 2, None, closed="left"), HasMethods(["split"]), "cv_object", None],
+        "cv": ["cv_object"],
         "random_state": ["random_state"],
     }
 
@@ -100,8 +104,8 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows of any kind that the estimator takes.
-        y : Ignored
-            Not used, present for API consistency by convention.
+        y : array-like of shape (n_samples,), default=None
+            Labels for a `cv` that asks for them. The estimator does not get them.
 
         Returns
         -------
@@ -116,44 +120,67 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         with transaction(self):
             X = self._rows(X, reset=True)
             self.estimator_ = clone(self.estimator).fit(X, None)
-            scores = _scores(self.estimator_, X) if self.cv is None else self._held_out_scores(X)
-            if np.isnan(scores).any():
-                raise ValueError(
-                    f"{int(np.isnan(scores).sum())} of {len(scores)} rows have a log density that is no number (NaN). "
-                    f"Look for extreme values in X, or give another estimator."
-                )
-            impossible = np.isneginf(scores)
-            if impossible.mean() > self.contamination:
-                warn_user(
-                    f"{int(impossible.sum())} of {len(scores)} rows that the estimator was not fitted to have the "
-                    f"density 0. That is more than contamination={self.contamination:g}, so that only such rows count "
-                    f"as outliers. Give the estimator a wider range, such as data_range, or take another one.",
-                    UserWarning,
-                )
-            # Between finite numbers a quantile is a number.
-            self.offset_ = float(np.quantile(np.maximum(scores, np.finfo(float).min / 2), self.contamination))
+            scores = _scores(self.estimator_, X) if self.cv is None else self._held_out_scores(X, y)
+            self.offset_ = self._threshold(np.sort(scores))
         return self
 
     def _rows(self, X: Any, *, reset: bool) -> Any:
         """Return `X` as an array, or as the DataFrame that it is: a Pipeline may ask for its columns."""
-        if hasattr(X, "iloc"):
+        if is_pandas_df(X) or is_polars_df(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
         return validate_data(
             self, X, reset=reset, dtype=None, ensure_all_finite=False, ensure_min_samples=2 if reset else 1
         )
 
-    def _held_out_scores(self, X: Any) -> NDArray[np.float64]:
+    def _held_out_scores(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Return the log density of each row that is held out, under an estimator that was not fitted to it."""
         cv = check_cv(self.cv)
         if isinstance(self.cv, Integral):
             (seed,) = spawn_seeds(self.random_state, 1)
             cv = KFold(self.cv, shuffle=True, random_state=seed)
         scores = []
-        for fitted, held_out in cv.split(X):
+        for fitted, held_out in cv.split(X, y):
             estimator = clone(self.estimator).fit(safe_indexing(X, fitted), None)
             scores.append(_scores(estimator, safe_indexing(X, held_out)))
         return np.concatenate(scores)
+
+    def _threshold(self, scores: NDArray[np.float64]) -> float:
+        """Return what lies between the scores, in ascending order, of rows that are to be outliers and of the others.
+
+        Of n + 1 rows that are alike, each is as likely to have the lowest score: a later row has a score below the k-th
+        of n with probability k / (n + 1).
+        """
+        if np.isnan(scores).any() or np.isposinf(scores).any():
+            n_bad = int((np.isnan(scores) | np.isposinf(scores)).sum())
+            raise ValueError(
+                f"{n_bad} of {len(scores)} rows have a log density that is NaN or infinite. Look for extreme values in "
+                f"X, or give another estimator."
+            )
+        n_outliers = int(self.contamination * (len(scores) + 1))
+        n_impossible = int(np.isneginf(scores).sum())
+        if n_impossible == len(scores):
+            raise ValueError(
+                f"All {n_impossible} rows have the density 0 under an estimator that was not fitted to them. Give it a "
+                f"wider range, such as data_range, or take another one."
+            )
+        if n_impossible > n_outliers:
+            warn_user(
+                f"{n_impossible} of {len(scores)} rows have the density 0 under an estimator that was not fitted to "
+                f"them. That is more than contamination={self.contamination:g}: later rows are called outliers more "
+                f"often. Give the estimator a wider range, such as data_range, or take another one.",
+                UserWarning,
+            )
+        elif n_outliers == 0:
+            warn_user(
+                f"contamination={self.contamination:g} asks for more than the {len(scores)} rows that are held out: "
+                f"with a threshold at the lowest score of them, about {1 / (len(scores) + 1):.2g} of later rows are "
+                f"called outliers. Give more rows, or a larger contamination.",
+                UserWarning,
+            )
+        if n_outliers <= n_impossible:
+            return float(scores[n_impossible])
+        return float(scores[n_outliers - 1 : n_outliers + 1].mean())
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log density of each row, as the estimator gives it.
@@ -214,7 +241,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             When `X` is not valid.
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def __sklearn_tags__(self) -> Tags:
         """Return what scikit-learn is to know of the detector: it takes the dense rows that its estimator takes."""

@@ -10,9 +10,13 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "examples" / "benchmarks"))
 
+import anomalies
 import growth
 import report
 import start
+from panel_data import split
+from panel_report import fill
+from sklearn.decomposition import PCA
 
 
 def cells(text):
@@ -66,3 +70,25 @@ def test_the_tables_and_the_picture_are_made_of_the_results(tmp_path):
     page = (tmp_path / "results" / "benchmarks.md").read_text()
     assert page == (ROOT / "docs" / "results" / "benchmarks.md").read_text()
     assert (tmp_path / "images" / "benchmarks.png").exists()
+
+
+def test_a_detector_is_measured_by_what_it_finds_and_by_its_false_alarms():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 8)) + 0.1 * rng.normal(size=(600, 8))
+    part = split(X, 2, anomalies=X[:200] + rng.normal(size=(200, 8))).part("test")
+    for estimator in (PCA(2), anomalies.ReconstructionError(PCA(2))):
+        found = anomalies.measure(estimator, part)
+        assert found["auc"] > 0.99
+        assert found["found"] > 0.9
+        assert found["false_alarms"] < 0.05
+    same = anomalies.measure(PCA(2), split(X, 2, anomalies=X).part("test"))
+    assert 0.45 < same["auc"] < 0.55
+    assert same["found"] < 0.05
+
+
+def test_the_page_has_the_figures_of_detectors():
+    docs = ROOT / "docs"
+    sets = json.loads((docs / "results" / "anomalies.json").read_text())["sets"]
+    assert list(sets) == list(anomalies.SETS)
+    page = (docs / "guide" / "scores.md").read_text()
+    assert fill(page, {"anomalies": anomalies.tables(sets)}) == page

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import skops.io
 from sklearn.base import clone
@@ -12,7 +13,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV, ShuffleSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit, StratifiedKFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -51,10 +52,15 @@ OF_TRAINING_ROWS = {
 @pytest.mark.parametrize(
     ("detector", "expected_failed_checks"),
     [
-        (DensityOutlierDetector(PCA(1), cv=None), {}),
-        (DensityOutlierDetector(make_pipeline(StandardScaler(), PCA(1)), cv=None), {}),
-        (DensityOutlierDetector(NormalVAETransformer(2, max_iter=2, prior="normal", random_state=0), cv=None), {}),
-        (DensityOutlierDetector(PCA(1), cv=3), OF_TRAINING_ROWS),
+        (DensityOutlierDetector(PCA(1), contamination=0.1, cv=None), {}),
+        (DensityOutlierDetector(make_pipeline(StandardScaler(), PCA(1)), contamination=0.1, cv=None), {}),
+        (
+            DensityOutlierDetector(
+                NormalVAETransformer(2, max_iter=2, prior="normal", random_state=0), contamination=0.1, cv=None
+            ),
+            {},
+        ),
+        (DensityOutlierDetector(PCA(1), contamination=0.1, cv=3), OF_TRAINING_ROWS),
     ],
     ids=str,
 )
@@ -93,9 +99,11 @@ def test_the_threshold_is_the_quantile_of_held_out_rows():
     cv = ShuffleSplit(1, test_size=0.3, random_state=0)
     ((fitted, held_out),) = cv.split(X)
     detector = DensityOutlierDetector(PCA(2), contamination=0.2, cv=cv).fit(X)
-    assert detector.offset_ == pytest.approx(np.quantile(PCA(2).fit(X[fitted]).score_samples(X[held_out]), 0.2))
+    scores = PCA(2).fit(X[fitted]).score_samples(X[held_out])
+    assert np.sum(scores < detector.offset_) == 6
+    assert detector.offset_ == pytest.approx(np.sort(scores)[5:7].mean())
     every = DensityOutlierDetector(PCA(2), contamination=0.2, cv=None).fit(X)
-    assert every.offset_ == pytest.approx(np.quantile(PCA(2).fit(X).score_samples(X), 0.2))
+    assert np.sum(PCA(2).fit(X).score_samples(X) < every.offset_) == 20
     splits = [(fitted, held_out)]
     assert DensityOutlierDetector(PCA(2), contamination=0.2, cv=splits).fit(X).offset_ == detector.offset_
 
@@ -112,14 +120,16 @@ def test_a_fitted_estimator_stays_as_it_is():
     pca = PCA(2).fit(X)
     usual = rows(500, seed=1)
     detector = DensityOutlierDetector(FrozenEstimator(pca), contamination=0.1).fit(usual)
-    assert detector.offset_ == pytest.approx(np.quantile(pca.score_samples(usual), 0.1))
+    assert np.sum(pca.score_samples(usual) < detector.offset_) == 50
     np.testing.assert_array_equal(detector.score_samples(X), pca.score_samples(X))
 
 
 def test_missing_entries_go_to_an_estimator_that_takes_them():
     X = rows(100)
     X[::7, 2] = np.nan
-    detector = DensityOutlierDetector(make(NormalVAETransformer, max_iter=2), cv=2, random_state=0).fit(X)
+    detector = DensityOutlierDetector(
+        make(NormalVAETransformer, max_iter=2), contamination=0.1, cv=2, random_state=0
+    ).fit(X)
     assert np.isfinite(detector.score_samples(X)).all()
     with pytest.raises(ValueError, match="NaN"):
         DensityOutlierDetector(PCA(2)).fit(X)
@@ -129,11 +139,27 @@ def test_columns_of_a_data_frame():
     table = pd.DataFrame(rows(80), columns=list("abcdef"))
     table["kind"] = np.where(table.a > 0, "high", "low")
     encode = make_column_transformer((OneHotEncoder(sparse_output=False), ["kind"]), remainder="passthrough")
-    detector = DensityOutlierDetector(make_pipeline(encode, PCA(2)), cv=2, random_state=0).fit(table)
+    detector = DensityOutlierDetector(make_pipeline(encode, PCA(2)), contamination=0.1, cv=2, random_state=0).fit(table)
     assert detector.feature_names_in_.tolist() == [*"abcdef", "kind"]
     assert detector.predict(table).shape == (80,)
     with pytest.raises(ValueError, match="feature names should match"):
         detector.predict(table.rename(columns={"a": "A"}))
+
+
+def test_columns_of_polars():
+    table = pl.DataFrame({"a": rows(60)[:, 0], "b": rows(60)[:, 1], "kind": ["p", "q"] * 30})
+    encode = make_column_transformer((OneHotEncoder(sparse_output=False), ["kind"]), remainder="passthrough")
+    detector = DensityOutlierDetector(make_pipeline(encode, PCA(1)), contamination=0.1, cv=2, random_state=0).fit(table)
+    assert detector.feature_names_in_.tolist() == ["a", "b", "kind"]
+    assert detector.predict(table).shape == (60,)
+
+
+def test_folds_that_keep_rows_together():
+    X, groups = rows(120), np.repeat(np.arange(12), 10)
+    folds = list(GroupKFold(3).split(X, groups=groups))
+    assert DensityOutlierDetector(PCA(2), contamination=0.1, cv=folds).fit(X).offset_ < 0
+    stratified = DensityOutlierDetector(PCA(2), contamination=0.1, cv=StratifiedKFold(3)).fit(X, groups)
+    assert stratified.offset_ < 0
 
 
 def test_a_search_over_what_it_holds():
@@ -149,19 +175,50 @@ def test_a_search_over_what_it_holds():
     assert search.fit(rows(200)).best_score_ > -0.1
 
 
-def test_rows_outside_the_support():
+class Given(PCA):
+    """Gives the first column as the score."""
+
+    def score_samples(self, X):
+        return np.where(X[:, 0] < -1e9, -np.inf, X[:, 0])
+
+
+def offset_of(scores, **parameters):
+    X = np.column_stack([scores, rows(len(scores))])
+    return DensityOutlierDetector(Given(1), cv=None, **parameters).fit(X).offset_
+
+
+def test_rows_with_the_density_0_leave_the_others_their_scores():
+    scores = np.arange(300.0)
+    assert offset_of(scores, contamination=0.01) == 2.5
+    scores[:3] = -1e10
+    assert offset_of(scores, contamination=0.01) == 3
+    assert offset_of(scores, contamination=0.02) == 5.5
+    scores[:50] = -1e10
+    with pytest.warns(UserWarning, match="50 of 300 rows have the density 0 .* called outliers more often"):
+        assert offset_of(scores, contamination=0.02) == 50
+    with pytest.raises(ValueError, match="All 300 rows have the density 0"):
+        offset_of(np.full(300, -1e10))
+
+
+def test_few_rows_cannot_tell_a_rare_outlier():
+    with pytest.warns(
+        UserWarning, match="contamination=0.01 asks for more than the 50 rows .* about 0.02 of later rows"
+    ):
+        assert offset_of(np.arange(50.0), contamination=0.01) == 0
+    assert offset_of(np.arange(99.0), contamination=0.01) == 0.5
+
+
+def test_a_range_that_later_rows_leave():
     X = rows(60)
     vae = make(ContinuousBernoulliVAETransformer, max_iter=2)
-    with pytest.warns(UserWarning, match="more than contamination=0.01, so that only such rows count"):
+    with pytest.warns(UserWarning, match="have the density 0 under an estimator that was not fitted to them"):
         detector = DensityOutlierDetector(vae, cv=3, random_state=0).fit(X)
-    assert np.isfinite(detector.offset_)
     far = detector.decision_function(X.max(axis=0, keepdims=True) + 1)
     assert np.isneginf(far).all()
-    assert detector.predict(X).min() == 1
     wide = make(ContinuousBernoulliVAETransformer, max_iter=2, data_range=(-20, 20))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Reconstructions of training rows keep")
-        assert DensityOutlierDetector(wide, cv=3, random_state=0).fit(X).offset_ > -100
+        assert DensityOutlierDetector(wide, contamination=0.1, cv=3, random_state=0).fit(X).offset_ > -100
 
 
 class NoNumbers(PCA):
@@ -171,11 +228,13 @@ class NoNumbers(PCA):
 
 def test_errors():
     X = rows(50)
-    detector = DensityOutlierDetector(PCA(2), cv=2).fit(X)
+    detector = DensityOutlierDetector(PCA(2), contamination=0.1, cv=2).fit(X)
     before = vars(detector).copy()
-    with pytest.raises(ValueError, match="50 of 50 rows have a log density that is no number"):
+    with pytest.raises(ValueError, match="50 of 50 rows have a log density that is NaN or infinite"):
         detector.set_params(estimator=NoNumbers(2)).fit(X)
     assert detector.offset_ == before["offset_"]
+    detector.estimator_ = NoNumbers(2).fit(X)
+    assert (detector.predict(X) == -1).all()  # what has no score is not usual
     for parameters, name in (
         ({"contamination": 0.0}, "contamination"),
         ({"contamination": 0.6}, "contamination"),
@@ -192,6 +251,8 @@ def test_errors():
 
 def test_a_skops_file():
     X = rows(60)
-    detector = DensityOutlierDetector(make(NormalVAETransformer, max_iter=2), cv=2, random_state=0).fit(X)
+    detector = DensityOutlierDetector(
+        make(NormalVAETransformer, max_iter=2), contamination=0.1, cv=2, random_state=0
+    ).fit(X)
     loaded = skops.io.loads(skops.io.dumps(detector), trusted=TRUSTED_TYPES)
     np.testing.assert_array_equal(loaded.decision_function(X), detector.decision_function(X))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skvae import NormalVAETransformer
-from skvae._fit.threads import threads_for
+from skvae._model.threads import threads_for
 from skvae.classifiers import SimpleCNNClassifier
 
 from conftest import make

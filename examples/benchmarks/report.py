@@ -82,12 +82,13 @@ def growth(figures):
         smallest = first.setdefault(row["varies"], row)
         seconds = [row[part] for part in ("start", "epoch", "end")]
         per_row, per_row_at_first = (one["epoch"] / one["n_rows"] for one in (row, smallest))
+        growth_of_row = per_row / per_row_at_first
         rows.append(
             [
                 f"`{row['varies']}`",
                 f"{row['value']:,}",
                 *(f"{value:.2f}" for value in seconds),
-                f"{per_row / per_row_at_first:.2g}",
+                f"{growth_of_row:.0f}" if growth_of_row >= 10 else f"{growth_of_row:.2g}",
                 f"{row['megabytes']:.0f}",
                 f"{row['megabytes_of_data']:.1f}",
             ]

@@ -12,18 +12,18 @@ from torch import Tensor
 from skvae._data.checks import warn_user
 from skvae._data.rows import Batch, Rows
 from skvae._fit.run import Hook, Run
-from skvae._fit.threads import alone
 from skvae._model.bounds import block_entries
 from skvae._model.imputation import Imputation
 from skvae._model.linear import LinearModel
 from skvae._model.mixture import fit_mixture
 from skvae._model.stored import copy_weights
+from skvae._model.threads import alone
 from skvae._model.vae import VAE
 
 __all__ = ["CalibrateNoise", "CheckComponents", "CheckReconstructions", "FitPrior", "KeepBetter"]
 
-# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows.
-_MOST_PAIRS, _POINTS_OF_ALL = 32, 1 << 15
+# Draws for each row at which its noise is looked at, each with its mirror image: few for many rows or entries.
+_FEWEST_PAIRS, _MOST_PAIRS, _POINTS_OF_ALL, _ENTRIES_OF_ALL = 3, 32, 1 << 15, 1 << 27
 
 # The fewest held-out rows that say how much is left of later rows.
 _FEWEST_HELD_OUT = 5
@@ -185,20 +185,23 @@ def _decoded(run: Run, rows: Rows) -> tuple[Tensor, Tensor]:
     model = run.model
     generator = torch.Generator("cpu").manual_seed(run.seeds.finish)
     n_pairs = min(max(_POINTS_OF_ALL // max(len(rows), 1) // 2, 1), _MOST_PAIRS)
-    blocks = []
+    n_pairs = min(n_pairs, max(_ENTRIES_OF_ALL // (2 * max(len(rows), 1) * rows.n_features), _FEWEST_PAIRS))
+    # Blocks that are kept, between larger ones that are not, would leave holes in memory where these do not fit again.
+    means, squares = torch.empty(2, len(rows), rows.n_features, dtype=torch.float64, device="cpu")
+    step = max(1, block_entries(model.device) // (2 * n_pairs * model.decoder_width))
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        for batch in rows.blocks(max(1, block_entries(model.device) // (2 * n_pairs * model.decoder_width))):
+        for number, batch in enumerate(rows.blocks(step)):
             mean, std = model.posterior(batch)
             shape = n_pairs, *mean.shape
             points = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(mean.device)
             z = mean + std * torch.cat([points, -points])
             decoded = model.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-            squares = (batch.x - decoded).square().mean(0)
+            left = (batch.x - decoded).square().mean(0)
             if batch.observed is not None:
-                squares = torch.where(batch.observed, squares, math.nan)
-            blocks.append((decoded.mean(0).cpu().double(), squares.cpu().double()))
-    means, squares = zip(*blocks, strict=True)
-    return torch.cat(means), torch.cat(squares)
+                left = torch.where(batch.observed, left, math.nan)
+            block = slice(number * step, number * step + len(batch))
+            means[block], squares[block] = decoded.mean(0), left
+    return means, squares
 
 
 class FitPrior(Hook):

@@ -16,10 +16,10 @@ from skvae._fit.distributed import Group
 from skvae._fit.graphs import RecordedSteps
 from skvae._fit.optimizer import Adam
 from skvae._fit.schedule import Plan
-from skvae._fit.threads import threads_for
 from skvae._model import ops
 from skvae._model.noise import Noise
 from skvae._model.stored import weights_from_numpy, weights_to_numpy
+from skvae._model.threads import threads_for
 from skvae._model.vae import VAE
 
 __all__ = ["Hook", "Run", "Seeds", "divergence_error"]

@@ -12,6 +12,7 @@ from skvae._data.rows import Rows
 from skvae._model.completion import MOST_DIRECTIONS
 from skvae._model.em import fit_to_observed
 from skvae._model.networks import Network
+from skvae._model.threads import alone
 from skvae._model.vae import VAE
 
 __all__ = ["LinearModel", "begin_at_linear_model"]
@@ -90,7 +91,9 @@ class LinearModel:
         moments = _Moments(rows.sample(most, seed), group)
         rank = min(n_components, n_features, MOST_DIRECTIONS if rows.has_missing else n_features)
         if n_features <= _MOST_COVARIANCES:
-            variances, vectors = torch.linalg.eigh(moments.covariance())
+            covariance = moments.covariance()
+            with alone():
+                variances, vectors = torch.linalg.eigh(covariance)
             total = float(variances.sum())
         else:
             variances, vectors, total = moments.leading(min(rank + _N_EXTRA, n_features), seed)
@@ -124,12 +127,12 @@ class _Moments:
     def _sum(self, moment: Callable[[Tensor, Any], Tensor], shape: tuple[int, ...]) -> Tensor:
         """Return the sum over all rows of what `moment` sums over those of a block.
 
-        It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed.
+        It gets the entries less their mean, which are 0 where they are missing, and 1 for each that is observed; None
+        where all are.
         """
         total = torch.zeros(shape, dtype=torch.float64, device="cpu")
         for batch in self._share.blocks(max(_FEWEST_ROWS, _BLOCK_ENTRIES // self._n_features)):
-            centered = batch.x.cpu().double().sub_(self.mean)
-            observed: Tensor | int = 1
+            centered, observed = batch.x.cpu().double().sub_(self.mean), None
             if batch.observed is not None:
                 observed = batch.observed.cpu().double()
                 centered *= observed
