@@ -7,6 +7,7 @@ from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._dataframe import is_pandas_df, is_polars_df
 from sklearn.utils._param_validation import HasMethods, Interval, MissingValues, StrOptions
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "BaseImputer",
@@ -16,6 +17,7 @@ __all__ = [
     "StrOptions",
     "callback_management_context",
     "check_feature_names_in",
+    "check_sample_weight",
     "fit_context",
     "is_pandas_df",
     "is_polars_df",

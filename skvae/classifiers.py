@@ -11,10 +11,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
 from skorch.helper import predefined_split
@@ -39,7 +40,7 @@ from skvae._fit.context import fitting
 from skvae._fit.distributed import Group
 from skvae._model.networks import Conv2d, Linear, Network
 from skvae._model.threads import threads_for
-from skvae._sklearn import Interval, StrOptions
+from skvae._sklearn import Interval, StrOptions, check_sample_weight
 
 __all__ = ["MultilayerCNNClassifier", "SimpleCNNClassifier"]
 
@@ -81,8 +82,8 @@ class _CNN(Network):
         self.head = Linear(n_features, n_classes)
         self.width = _N_FILTERS * height * width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, ``(batch, n_classes)``."""
+    def forward(self, x: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Return the logits, ``(batch, n_classes)``; weights, which skorch hands over as well, are for the loss."""
         return self.head(self.embed(x))
 
     def embed(self, x: Tensor) -> Tensor:
@@ -123,18 +124,33 @@ def _fresh_network(kind: type[_CNN], seed: int, **config: Any) -> _CNN:
     return network
 
 
-class _LabeledRows(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Rows of an array and the numbers of their classes."""
+class _Net(NeuralNetClassifier):
+    """A net that weights the loss of each row where its input says so, as skorch advises."""
 
-    def __init__(self, rows: Rows, labels: NDArray[np.intp]) -> None:
+    def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False) -> Tensor:
+        """Return the mean loss of a minibatch."""
+        if not isinstance(X, dict):
+            return super().get_loss(y_pred, y_true, X=X, training=training)
+        losses = nn.functional.cross_entropy(y_pred, y_true.to(y_pred.device), reduction="none")
+        return (X["sample_weight"].to(y_pred.device) * losses).mean()
+
+
+class _LabeledRows(torch.utils.data.Dataset[tuple[Any, Tensor]]):
+    """Rows of an array, the numbers of their classes, and their weights, if they have any."""
+
+    def __init__(self, rows: Rows, labels: NDArray[np.intp], weights: NDArray[np.float32] | None = None) -> None:
         self.rows, self.labels = rows, torch.from_numpy(labels)
+        self.weights = None if weights is None else torch.from_numpy(weights)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: NDArray[np.intp]) -> tuple[Any, Tensor]:
         where = torch.from_numpy(index)
-        return self.rows.take(self.rows.place(where)).x, self.labels[where]
+        x = self.rows.take(self.rows.place(where)).x
+        if self.weights is None:
+            return x, self.labels[where]
+        return {"x": x, "sample_weight": self.weights[where]}, self.labels[where]
 
 
 class _Minibatches:
@@ -155,7 +171,7 @@ class _Minibatches:
     ) -> None:
         self.dataset, self.batch_size, self.random_state = dataset, batch_size, random_state
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         n_rows = len(self.dataset)
         order = np.arange(n_rows) if self.random_state is None else self.random_state.permutation(n_rows)
         for start in range(0, n_rows, self.batch_size):
@@ -170,6 +186,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: dict[str, list[Any]] = {
         "activation": [StrOptions(set(_ACTIVATIONS))],
         "image_shape": [tuple, list, np.ndarray, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "learning_rate_init": [Interval(Real, 0, LARGEST / 100, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -183,6 +200,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         *,
         activation: str = "relu",
         image_shape: Sequence[int] | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         learning_rate_init: float = 1e-3,
         batch_size: int = 128,
         max_iter: int = 20,
@@ -192,6 +210,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
     ) -> None:
         self.activation = activation
         self.image_shape = image_shape
+        self.class_weight = class_weight
         self.learning_rate_init = learning_rate_init
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -200,7 +219,13 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, *, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
     ) -> Self:
         """Fit the network to the rows of `X` and their labels.
 
@@ -213,8 +238,12 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             data to a range near one before.
         y : array-like of shape (n_samples,)
             Labels of any type that scikit-learn's classifiers take.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each row counts in the loss, beside the others: not negative, and not all 0. A weight of 2 is as
+            good as the row twice, but that an epoch has no more steps, and a weight of 0 as good as no row. None is 1
+            for each.
         X_val : array-like of shape (n_val_samples, n_features), default=None
-            Validation data, whose loss and accuracy are recorded after each epoch.
+            Validation data, whose loss and accuracy are recorded after each epoch. Its rows have no weights.
         y_val : array-like of shape (n_val_samples,), default=None
             Its labels, all of them labels that `y` has too.
 
@@ -232,10 +261,13 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             twin = twin_of(self)
             X, y, classes, labels = check_labeled_rows(twin, X, y)
             Summary(X).check_float32()
+            if sample_weight is not None:
+                sample_weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = self._row_weights(sample_weight, y, classes, labels)
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val belong together; got only one of them.")
             device = resolve_device(self.device)
-            train = _LabeledRows(Rows(X, _UNITS, device, read_often=True), labels)
+            train = _LabeledRows(Rows(X, _UNITS, device, read_often=True), labels, weights)
             valid = None
             if X_val is not None:
                 X_val, val_labels = self._check_validation_data(twin, X_val, y_val, classes)
@@ -243,7 +275,8 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             init_seed, shuffle_seed = spawn_seeds(self.random_state, 2)
 
             features = features_seen(twin) | {"classes_": classes}
-            hook_arguments = {"X": X, "y": y}
+            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+            hook_arguments = {"X": X, "y": y, "metadata": metadata}
             context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, **hook_arguments)
             shape = None if self.image_shape is None else image_dimensions(self.image_shape, X.shape[1])
@@ -275,6 +308,24 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             context.call_on_fit_task_end(estimator=self, **hook_arguments, reconstruction_attributes={})
         return self
 
+    def _row_weights(
+        self, sample_weight: Any, y: NDArray[Any], classes: NDArray[Any], labels: NDArray[np.intp]
+    ) -> NDArray[np.float32] | None:
+        """Return the weight of each row in the loss, in the mean 1; None where nothing is weighted."""
+        if sample_weight is None and self.class_weight is None:
+            return None
+        weights = np.ones(len(labels)) if sample_weight is None else sample_weight / sample_weight.max()
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # of classes without weight, and below
+            of_classes = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=weights)
+            weights = np.where(weights > 0, weights * of_classes[labels], 0)
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} must give finite weights, none negative, and not 0 to all rows "
+                f"that count."
+            )
+        weights = weights / weights.max()
+        return (weights / weights.mean()).astype(np.float32)
+
     def _check_validation_data(
         self, twin: Self, X_val: Any, y_val: Any, classes: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -299,7 +350,7 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
             parameters["callbacks__print_log"] = None
         arguments = {"kind": self._network, "seed": seed} | config
         scoring = EpochScoring("accuracy", name="train_acc", lower_is_better=False, on_train=True)
-        return NeuralNetClassifier(
+        return _Net(
             _fresh_network,
             criterion=nn.CrossEntropyLoss,
             optimizer=torch.optim.Adam,
@@ -394,6 +445,22 @@ class _BaseCNNClassifier(ClassifierMixin, CallbackSupportMixin, BaseEstimator):
         logits, _ = self._apply(X, lambda module, x: module(x))
         return softmax(logits.astype(np.float64), axis=1)
 
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the logarithm of the probability of each class, finite also where the probability rounds to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float64
+            Logarithms, the classes in the order of `classes_`.
+        """
+        logits, _ = self._apply(X, lambda module, x: module(x))
+        return log_softmax(logits.astype(np.float64), axis=1)
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each row.
 
@@ -455,6 +522,9 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     The features are read as an image. A convolution of 32 filters of 3 x 3, zero-padded so that the image keeps its
     size, is followed by one dense layer with a softmax. Adam minimizes the cross-entropy.
 
+    There is no `partial_fit`: a saved classifier has no state of Adam to go on with. `net_.partial_fit` of skorch takes
+    float32 rows and numbers of classes, and trains the net further.
+
     Parameters
     ----------
     activation : {"relu", "identity"}, default="relu"
@@ -462,6 +532,9 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes the image
         nearest to a square: 784 features are 28 x 28, 20 are 4 x 5, a prime number p of them 1 x p.
+    class_weight : dict, "balanced" or None, default=None
+        How much the rows of each class count in the loss, as a dict of labels to weights; a class that is not in it has
+        1. ``"balanced"`` gives each class as much in all. These weights multiply `sample_weight` of `fit`.
     learning_rate_init : float, default=1e-3
         Step size of Adam.
     batch_size : int, default=128
@@ -483,8 +556,9 @@ class SimpleCNNClassifier(_BaseCNNClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float
-        By epoch: ``"loss"``, the mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before each
-        step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch.
+        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, without weights, both as met
+        in training, before each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after
+        the epoch, without weights.
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int
@@ -516,6 +590,9 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
     size, is followed by 2 x 2 max-pooling, a dense layer of 128 with ReLU and a dense layer with a softmax. At an odd
     side the last pooling window is half as large, so that no pixel is lost. Adam minimizes the cross-entropy.
 
+    There is no `partial_fit`: a saved classifier has no state of Adam to go on with. `net_.partial_fit` of skorch takes
+    float32 rows and numbers of classes, and trains the net further.
+
     Parameters
     ----------
     activation : {"relu", "identity"}, default="relu"
@@ -523,6 +600,9 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of a row before it was flattened in C order. None takes the image
         nearest to a square: 784 features are 28 x 28, 20 are 4 x 5, a prime number p of them 1 x p.
+    class_weight : dict, "balanced" or None, default=None
+        How much the rows of each class count in the loss, as a dict of labels to weights; a class that is not in it has
+        1. ``"balanced"`` gives each class as much in all. These weights multiply `sample_weight` of `fit`.
     learning_rate_init : float, default=1e-3
         Step size of Adam.
     batch_size : int, default=128
@@ -544,8 +624,9 @@ class MultilayerCNNClassifier(_BaseCNNClassifier):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     history_ : dict of str to list of float
-        By epoch: ``"loss"``, the mean cross-entropy in nats, and ``"accuracy"``, both as met in training, before each
-        step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after the epoch.
+        By epoch: ``"loss"``, the weighted mean cross-entropy in nats, and ``"accuracy"``, without weights, both as met
+        in training, before each step; with validation data ``"validation_loss"`` and ``"validation_accuracy"`` after
+        the epoch, without weights.
     n_iter_ : int
         Number of epochs.
     n_features_in_ : int

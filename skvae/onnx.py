@@ -6,31 +6,23 @@ them, and any Pipeline that holds one, with all its options. It also registers s
 written node by node; modules and likelihoods of a user's own go through torch's exporter.
 """
 
-import contextlib
 import copy
-import logging
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, DTypeLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, is_classifier
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, RobustScaler, StandardScaler
 from sklearn.svm import LinearSVC
-from torch import Tensor, nn
 
-from skvae import distributions
 from skvae._base import BaseVAETransformer
-from skvae._data.checks import check_is_fitted
-from skvae._model.networks import ConvEncoder, DenseNetwork, Network, UserModule
+from skvae._data.checks import LARGEST, check_is_fitted
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
-from skvae.likelihoods import ContinuousBernoulliLikelihood, Likelihood, NormalLikelihood
+from skvae.likelihoods import ContinuousBernoulliLikelihood, NormalLikelihood
+from skvae.outliers import DensityOutlierDetector
 
 try:
     import onnx
@@ -42,36 +34,49 @@ try:
     from skl2onnx.operator_converters.function_transformer import (
         convert_sklearn_function_transformer as convert_identity,
     )
+
+    from skvae._onnx.graph import Graph, Mean, one_at_a_time
+    from skvae._onnx.layers import (
+        add_continuous_bernoulli_mean,
+        add_images,
+        add_layer,
+        add_log1p,
+        add_logits,
+        add_network,
+        add_rows,
+        add_units,
+    )
+    from skvae._onnx.scores import add_elbo, add_support
 except ImportError as error:
     raise ImportError(f"skvae.onnx needs onnx and skl2onnx: pip install skvae[onnx]. {error}") from error
 
 __all__ = ["decoder_to_onnx", "to_onnx"]
 
-# Operators that draw random numbers; dropout that is still there in evaluation mode is one.
-_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout")
-
-# The oldest operators that the converters write.
-_OLDEST_OPSET = 11
-
-# torch exports one module at a time.
-_exporting = threading.Lock()
+# Scalers of which skl2onnx multiplies by the inverse, unless it is asked to divide as they do.
+_SCALERS = (StandardScaler, RobustScaler, MaxAbsScaler)
 
 
-def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
+def to_onnx(estimator: BaseEstimator, *, method: str | None = None) -> onnx.ModelProto:
     """Return what a fitted estimator computes as an ONNX graph.
 
     The graph has one input, ``"X"``, a float32 tensor of shape (n_samples, n_features). Of a transformer, or a Pipeline
     that ends in one, its output is what `transform` returns; of a classifier it has two, ``"label"`` and
-    ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. The units of a VAE's data
-    are part of the graph; its checks are not: values outside a `data_range` are clipped. Neither is what `transform`
-    does with missing entries: NaN in a row makes NaN of its components.
+    ``"probabilities"``, which without `predict_proba` are what `decision_function` returns. Of a detector of outliers
+    they are ``"label"``, as of `predict`, and ``"scores"``, what `decision_function` returns. The units of a VAE's data
+    are part of the graph; its checks are not: values outside a `data_range` are clipped, and have the score -inf.
+    Neither is what the estimator does with missing entries: NaN in a row makes NaN of its components and its score,
+    and an outlier of it.
 
     Parameters
     ----------
     estimator : estimator
-        A VAE transformer, a CNN classifier, or a Pipeline of these and of scikit-learn's own steps. It may have been
-        fitted on any device. The `func` of a `FunctionTransformer` is None, or one of `np.abs`, `np.exp`, `np.expm1`,
-        `np.log`, `np.log1p`, `np.sqrt` and `np.square`.
+        A VAE transformer, a CNN classifier, a `DensityOutlierDetector` with a VAE, or a Pipeline of these and of
+        scikit-learn's own steps. It may have been fitted on any device. The `func` of a `FunctionTransformer` is None,
+        or one of `np.abs`, `np.exp`, `np.expm1`, `np.log`, `np.log1p`, `np.sqrt` and `np.square`.
+    method : {"score_samples"}, default=None
+        What the graph computes. ``"score_samples"`` is the ELBO of each row, as a VAE transformer, a Pipeline that ends
+        in one, or a detector with one returns it: the graph has the output ``"scores"`` of shape (n_samples,). None is
+        what is said above.
 
     Returns
     -------
@@ -83,8 +88,9 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
     NotFittedError
         When `estimator` is not fitted.
     ValueError
-        When torch cannot export a module of the user's own, a class of the user's own has another `transform`, or a
-        `FunctionTransformer` has another function.
+        When torch cannot export a module of the user's own, a class of the user's own has another `transform` or
+        `score_samples`, a `FunctionTransformer` has another function, or scores are those of another estimator than a
+        VAE.
 
     See Also
     --------
@@ -115,15 +121,21 @@ def to_onnx(estimator: BaseEstimator) -> onnx.ModelProto:
             f"This {type(estimator).__name__} has no n_features_in_: its first step has not been fitted, or it is a "
             f"search with refit=False. Call its fit, of a search with refit=True."
         )
-    last = _last_step(estimator)
-    # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
-    options = {} if isinstance(last, LinearSVC) else {"zipmap": False}
-    return convert_sklearn(
-        estimator,
-        name=type(estimator).__name__,
-        initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
-        options={id(last): options} if is_classifier(estimator) else None,
-    )
+    if method not in (None, "score_samples"):
+        raise ValueError(f"method must be 'score_samples' or None; got {method!r}.")
+    options: dict[Any, Any] = dict.fromkeys(_SCALERS, {"div": "div"})
+    if is_classifier(estimator):
+        last = _last_step(estimator)
+        # Probabilities are to be an array rather than dictionaries, which a LinearSVC does not even have.
+        options[id(last)] = {} if isinstance(last, LinearSVC) else {"zipmap": False}
+    with one_at_a_time:
+        return convert_sklearn(
+            estimator if method is None else _scoring(estimator),
+            name=type(estimator).__name__,
+            initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
+            final_types=None if method is None else [("scores", None)],
+            options=options,
+        )
 
 
 def _last_step(estimator: Any) -> Any:
@@ -187,12 +199,13 @@ def decoder_to_onnx(vae: BaseVAETransformer) -> onnx.ModelProto:
             f"give the step that is one, such as pipeline[0]."
         )
     check_is_fitted(vae)
-    return convert_sklearn(
-        _Decoder(vae),
-        name=type(vae).__name__,
-        initial_types=[("Z", FloatTensorType([None, vae.module_.n_components]))],
-        final_types=[("X", None)],
-    )
+    with one_at_a_time:
+        return convert_sklearn(
+            _Decoder(vae),
+            name=type(vae).__name__,
+            initial_types=[("Z", FloatTensorType([None, vae.module_.n_components]))],
+            final_types=[("X", None)],
+        )
 
 
 class _Decoder(TransformerMixin, BaseEstimator):
@@ -202,148 +215,37 @@ class _Decoder(TransformerMixin, BaseEstimator):
         self.vae = vae
 
 
-class _Graph:
-    """The graph that skl2onnx is building, written node by node.
+class _Scores(TransformerMixin, BaseEstimator):
+    """What `score_samples` of a VAE computes, as a transformer of its own."""
 
-    Parameters
-    ----------
-    scope : skl2onnx.common._topology.Scope
-        The source of unique names.
-    container : skl2onnx.common._container.ModelComponentContainer
-        What holds nodes and constants.
-    """
-
-    def __init__(self, scope: Any, container: Any) -> None:
-        self.scope, self.container = scope, container
-        self.opset = container.target_opset_any_domain("")
-        if self.opset < _OLDEST_OPSET:
-            raise ValueError(f"target_opset={self.opset} is too old: skvae writes version {_OLDEST_OPSET} or newer.")
-
-    def add(self, op_type: str, *inputs: ArrayLike, **attributes: Any) -> str:
-        """Add a node, whose inputs are names of what is there or arrays, and return the name of its output."""
-        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
-        output = self.scope.get_unique_variable_name(op_type.lower())
-        name = self.scope.get_unique_operator_name(op_type)
-        self.container.add_node(op_type, names, output, name=name, **attributes)
-        return output
-
-    def _constant(self, value: ArrayLike) -> str:
-        name = self.scope.get_unique_variable_name("constant")
-        self.container.initializers.append(onnx.numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def finish(self, name: str, variable: Any) -> None:
-        """Make what has this name a variable of skl2onnx."""
-        self.container.add_node("Identity", name, variable.full_name, name=self.scope.get_unique_operator_name("Out"))
-
-    def add_module(self, role: str, module: nn.Module, x: str, n_inputs: int) -> str:
-        """Add what torch makes of `module`, applied to `x`, and return the name of its output in float32."""
-        model = _export(role, module, n_inputs, self.opset)
-        graph, prefix = model.graph, f"{self.scope.get_unique_operator_name(role)}_"
-        _add_prefix(graph, prefix)
-        source = onnx.helper.make_node("Identity", [x], [graph.input[0].name], name=f"{prefix}input")
-        graph.node.insert(0, source)
-        del graph.input[:]
-        (output,) = graph.output
-        graph.node.append(
-            onnx.helper.make_node(
-                "Cast", [output.name], [f"{prefix}output"], to=onnx.TensorProto.FLOAT, name=f"{prefix}output"
-            )
-        )
-        output.name, output.type.tensor_type.elem_type = f"{prefix}output", onnx.TensorProto.FLOAT
-        # skl2onnx cannot sort nodes that leave out an input, but does not look into the branches of a choice. Of this
-        # one it sees the condition alone, which is always true, and has to come after x.
-        other = onnx.helper.make_graph(
-            [onnx.helper.make_node("Identity", [x], [f"{prefix}other"], name=f"{prefix}other")],
-            f"{prefix}other",
-            [],
-            [onnx.helper.make_tensor_value_info(f"{prefix}other", onnx.TensorProto.FLOAT, None)],
-        )
-        self.container.node_domain_version_pair_sets.update(
-            (opset.domain, opset.version) for opset in model.opset_import
-        )
-        return self.add("If", self.add("Less", np.array(-1), self.add("Size", x)), then_branch=graph, else_branch=other)
+    def __init__(self, vae: BaseVAETransformer) -> None:
+        self.vae = vae
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and those of its branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for branch in (attribute.g,) if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(branch)
+class _Threshold(OutlierMixin, BaseEstimator):
+    """What a detector makes of scores."""
+
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
 
 
-def _add_prefix(whole: onnx.GraphProto, prefix: str) -> None:
-    """Put `prefix` ahead of every name in a graph and its branches; what has no name gets none."""
-    for graph in _graphs(whole):
-        for node in graph.node:
-            node.name = node.name and prefix + node.name
-            node.input[:] = [name and prefix + name for name in node.input]
-            node.output[:] = [name and prefix + name for name in node.output]
-        for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-            value.name = prefix + value.name
-
-
-def _remove_origin(whole: onnx.GraphProto) -> None:
-    """Remove what torch notes of where in the source, and in which file, each part comes from."""
-    for graph in _graphs(whole):
-        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
-            part.ClearField("doc_string")
-            part.ClearField("metadata_props")
-
-
-def _export(role: str, module: nn.Module, n_inputs: int, opset: int) -> onnx.ModelProto:
-    """Return the model that torch's exporter makes of a module of the user's own."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"torch needs onnxscript to export the {role}: pip install skvae[onnx]. {error}") from error
-    name = type(module.likelihood if isinstance(module, _Mean) else module).__name__
-    module = copy.deepcopy(module).cpu().eval()
-    example = torch.zeros(2, n_inputs, dtype=torch.float32, device="cpu")
-    try:
-        with _exporting, _quiet(logging.getLogger("torch.onnx")), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about its own code
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("n_samples")},))
-            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-            model = cast("torch.onnx.ONNXProgram", exported).model_proto  # None is for dynamo=False
-    except Exception as error:
-        raise ValueError(
-            f"torch cannot export the {role} {name} to ONNX: {str(error).strip().splitlines()[0]} It has to be one "
-            f"graph for any number of rows (x.shape[0], not len(x)), without decisions that depend on their values."
-        ) from error
-    nodes = (node for graph in _graphs(model.graph) for node in graph.node)
-    random = {node.op_type for node in nodes if node.op_type.startswith(_RANDOM)}
-    if random:
-        raise ValueError(
-            f"The {role} {name} draws random numbers in evaluation mode ({', '.join(sorted(random))}); its ONNX graph "
-            f"would draw others. Let it draw in training mode only."
-        )
-    _remove_origin(model.graph)
-    return model
-
-
-@contextlib.contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Have a logger say nothing but errors: torch lists the packages that it could do with."""
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-class _Mean(nn.Module):
-    """The mean of a likelihood of the user's own."""
-
-    def __init__(self, likelihood: Likelihood) -> None:
-        super().__init__()
-        self.likelihood = likelihood
-
-    def forward(self, parameters: Tensor) -> Tensor:
-        return self.likelihood.mean(parameters)
+def _scoring(estimator: Any) -> Any:
+    """Return the estimator whose output is what `score_samples` of this one returns."""
+    if isinstance(estimator, Pipeline):
+        *steps, (name, last) = estimator.steps
+        return Pipeline([*steps, (name, _scoring(last))])
+    if isinstance(estimator, FrozenEstimator):
+        return _scoring(estimator.estimator)
+    if isinstance(estimator, DensityOutlierDetector):
+        return _scoring(estimator.estimator_)
+    if hasattr(estimator, "best_estimator_"):
+        return _scoring(estimator.best_estimator_)
+    if isinstance(estimator, BaseVAETransformer):
+        return _Scores(estimator)
+    raise ValueError(
+        f"No graph can be made of the scores of {type(estimator).__name__}. Those of a VAE transformer have one: "
+        f"alone, as the last step of a Pipeline, or in a DensityOutlierDetector. Take a VAE, or keep the estimator."
+    )
 
 
 def _check_method(vae: BaseVAETransformer, name: str) -> None:
@@ -358,18 +260,10 @@ def _check_method(vae: BaseVAETransformer, name: str) -> None:
 def _convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     """Write what `transform` computes: the posterior mean."""
     vae = operator.raw_operator
-    graph = _Graph(scope, container)
+    graph = Graph(scope, container)
     _check_method(vae, "transform")
-    # What float32 may not hold is mapped in float64, as in the estimator.
-    units = vae.module_.units
-    narrow = units.fit_float32 and all(isinstance(variable.type, FloatTensorType) for variable in operator.inputs)
-    dtype = np.float32 if narrow else np.float64
-    x = _add_rows(graph, operator.inputs, dtype)
-    x = graph.add("Div", graph.add("Sub", x, np.asarray(units.shift, dtype)), dtype(units.scale))
-    if dtype == np.float64:
-        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
-    x = graph.add("Clip", x, np.float32(units.low), np.float32(units.high))
-    mean = _add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
+    x = add_units(graph, vae.module_, operator.inputs)
+    mean = add_network(graph, "encoder", vae.module_.encoder, x, vae.n_features_in_, vae.module_.n_components)
     graph.finish(mean, operator.outputs[0])
 
 
@@ -377,19 +271,16 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     """Write what `inverse_transform` computes: the mean of the likelihood in the units of the data."""
     vae, (source,) = operator.raw_operator.vae, operator.inputs
     _check_method(vae, "inverse_transform")
-    graph = _Graph(scope, container)
+    graph = Graph(scope, container)
     likelihood = vae.module_.likelihood
     n_outputs = likelihood.n_parameters * vae.n_features_in_
     # The mean of a normal likelihood is the first of its parameters, and another is not needed.
     n_wanted = vae.n_features_in_ if type(likelihood) is NormalLikelihood else n_outputs
-    x = _add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
+    x = add_network(graph, "decoder", vae.module_.decoder, source.full_name, vae.module_.n_components, n_wanted)
     if type(likelihood) is ContinuousBernoulliLikelihood:
-        bound = np.float32(1 / likelihood.config["min_scale"])
-        x = graph.add("Mul", x, np.float32(float(likelihood.get_buffer("gain")) / bound))
-        x = graph.add("Mul", graph.add("Tanh", x), bound)
-        x = _add_continuous_bernoulli_mean(graph, x)
+        x = add_continuous_bernoulli_mean(graph, add_logits(graph, likelihood, x))
     elif type(likelihood) is not NormalLikelihood:
-        x = graph.add_module("likelihood", _Mean(likelihood), x, n_outputs)
+        x = graph.add_module("likelihood", Mean(likelihood), x, n_outputs)
     units = vae.module_.units
     x = graph.add("Mul", graph.add("Cast", x, to=onnx.TensorProto.DOUBLE), np.float64(units.scale))
     x = graph.add("Add", x, np.asarray(units.shift, np.float64))
@@ -398,15 +289,38 @@ def _convert_decoder(scope: Any, operator: Any, container: Any) -> None:
     graph.finish(x, operator.outputs[0])
 
 
+def _convert_scores(scope: Any, operator: Any, container: Any) -> None:
+    """Write what `score_samples` computes: the ELBO, at its fixed points."""
+    vae = operator.raw_operator.vae
+    _check_method(vae, "score_samples")
+    graph, model = Graph(scope, container), vae.module_
+    x = add_units(graph, model, operator.inputs)
+    elbo = add_elbo(graph, model, x)
+    score = graph.add("Sub", elbo, np.float64(model.units.log_volume(model.n_features)))
+    score = graph.add("Cast", graph.add("Max", score, np.float64(-LARGEST)), to=onnx.TensorProto.FLOAT)
+    score = add_support(graph, model, operator.inputs, score)
+    graph.finish(score, operator.outputs[0])
+
+
+def _convert_threshold(scope: Any, operator: Any, container: Any) -> None:
+    """Write the labels of a detector and its `decision_function`; what has no score is an outlier."""
+    graph, (source,), (labels, scores) = Graph(scope, container), operator.inputs, operator.outputs
+    score = graph.add("Cast", source.full_name, to=onnx.TensorProto.DOUBLE)
+    score = graph.add("Sub", score, np.float64(operator.raw_operator.offset))
+    is_outlier = graph.add("Or", graph.add("Less", score, np.float64(0)), graph.add("IsNaN", score))
+    graph.finish(graph.add("Where", is_outlier, np.int64(-1), np.int64(1)), labels)
+    graph.finish(score, scores)
+
+
 def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     """Write the labels and the probabilities of a CNN classifier."""
     classifier = operator.raw_operator
     labels, probabilities = operator.outputs
-    graph = _Graph(scope, container)
+    graph = Graph(scope, container)
     network = classifier.net_.module_
-    x = _add_images(graph, _add_rows(graph, operator.inputs, np.float32), network.config["image_shape"])
+    x = add_images(graph, add_rows(graph, operator.inputs, np.float32), network.config["image_shape"])
     for layer in (*network.features, network.head):
-        x = _add_layer(graph, layer, x)
+        x = add_layer(graph, layer, x)
     y = graph.add("Softmax", x, axis=1)
     if isinstance(probabilities.type, DoubleTensorType):
         y = graph.add("Cast", y, to=onnx.TensorProto.DOUBLE)
@@ -416,85 +330,21 @@ def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     graph.finish(graph.add("Gather", classes, graph.add("ArgMax", x, axis=1, keepdims=0)), labels)
 
 
-def _add_rows(graph: _Graph, variables: Sequence[Any], dtype: DTypeLike) -> str:
-    """Write the variables side by side; they are one, or with a DataFrame the columns."""
-    to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    names = [graph.add("Cast", variable.full_name, to=to) for variable in variables]
-    return names[0] if len(names) == 1 else graph.add("Concat", *names, axis=1)
+def _parse_detector(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
+    """Declare the scores of the estimator inside, and what the detector makes of them."""
+    check_is_fitted(model)
+    steps = Pipeline([("scores", _scoring(model.estimator_)), ("threshold", _Threshold(model.offset_))])
+    return _parse_sklearn(scope, steps, inputs, custom_parsers=custom_parsers)
 
 
-def _add_network(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
-    """Write an encoder or a decoder and return the name of its output's first `n_wanted` columns."""
-    path = network.path if isinstance(network, Network) else None
-    y = _add_layers(graph, role, network, x, n_inputs, n_wanted)
-    if path is None:
-        return y
-    weight = np.zeros((n_inputs, n_wanted), np.float32)
-    weight[:, : path.out_features] = _array(path.weight).T[:, :n_wanted]
-    return graph.add("Add", y, graph.add("MatMul", x, weight))
+def _shape_scores(operator: Any) -> None:
+    check_is_fitted(operator.raw_operator.vae)
+    operator.outputs[0].type = FloatTensorType([operator.inputs[0].get_first_dimension()])
 
 
-def _add_layers(graph: _Graph, role: str, network: nn.Module, x: str, n_inputs: int, n_wanted: int) -> str:
-    """Write what an encoder or a decoder has but for a linear path."""
-    if type(network) is ConvEncoder:
-        x = _add_images(graph, x, network.config["image_shape"])
-        layers: list[nn.Module] = [network.convolution, nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()]
-        for layer in layers:
-            x = _add_layer(graph, layer, x)
-        network = network.dense
-    if type(network) is DenseNetwork:
-        *hidden, last = cast("list[nn.Linear]", network.layers)
-        for layer in hidden:
-            x = graph.add("Relu", _add_layer(graph, layer, x))
-        return graph.add("Gemm", x, _array(last.weight)[:n_wanted], _array(last.bias)[:n_wanted], transB=1)
-    y = graph.add_module(role, network.module if isinstance(network, UserModule) else network, x, n_inputs)
-    return graph.add("Slice", y, np.array([0]), np.array([n_wanted]), np.array([1]))
-
-
-def _add_images(graph: _Graph, x: str, image_shape: Sequence[int]) -> str:
-    """Write rows as images with the channels first; a 0 in a shape keeps the number of rows."""
-    return graph.add("Transpose", graph.add("Reshape", x, np.array([0, *image_shape])), perm=[0, 3, 1, 2])
-
-
-def _add_layer(graph: _Graph, layer: nn.Module, x: str) -> str:
-    """Write a layer of the built-in networks."""
-    match layer:
-        case nn.Linear():
-            return graph.add("Gemm", x, _array(layer.weight), _array(layer.bias), transB=1)
-        case nn.Conv2d(bias=Tensor() as bias):
-            return graph.add("Conv", x, _array(layer.weight), _array(bias), pads=[1, 1, 1, 1])
-        case nn.MaxPool2d():
-            return graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
-        case nn.Flatten():
-            return graph.add("Flatten", x)
-        case nn.ReLU():
-            return graph.add("Relu", x)
-        case nn.Identity():
-            return x
-    raise NotImplementedError(f"There is no converter for the layer {type(layer).__name__}.")
-
-
-def _array(parameter: Tensor) -> NDArray[Any]:
-    return parameter.detach().cpu().numpy()
-
-
-def _add_continuous_bernoulli_mean(graph: _Graph, e: str) -> str:
-    """Write the mean for the logits `e`, as `skvae.distributions` computes it: from the likelier end of [0, 1].
-
-    With a = |e| that end is ahead by 1 / a - 1 / (exp(a) - 1), or for a < 1, where this cancels, by a series.
-    """
-    a, one = graph.add("Abs", e), np.float32(1)
-    near, far = graph.add("Min", a, one), graph.add("Max", a, one)
-    square = graph.add("Mul", near, near)
-    *coefficients, last = map(np.float32, distributions._MEAN_SERIES[: distributions._FLOAT32_TERMS])
-    series: ArrayLike = last
-    for coefficient in reversed(coefficients):
-        series = graph.add("Add", graph.add("Mul", square, series), coefficient)
-    series = graph.add("Sub", np.float32(0.5), graph.add("Mul", near, series))
-    t = graph.add("Exp", graph.add("Neg", far))
-    closed = graph.add("Sub", graph.add("Reciprocal", far), graph.add("Div", t, graph.add("Sub", one, t)))
-    lower = graph.add("Where", graph.add("Less", a, one), series, closed)
-    return graph.add("Where", graph.add("Less", e, np.float32(0)), lower, graph.add("Sub", one, lower))
+def _shape_threshold(operator: Any) -> None:
+    for output, kind in zip(operator.outputs, (Int64TensorType, DoubleTensorType), strict=True):
+        output.type = kind([operator.inputs[0].get_first_dimension()])
 
 
 def _parse_encoder(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
@@ -561,36 +411,27 @@ def _convert_function(scope: Any, operator: Any, container: Any) -> None:
     if operator.raw_operator.func is None:
         convert_identity(scope, operator, container)
         return
-    graph, dtype = _Graph(scope, container), _result_dtype(operator)
-    x = _add_rows(graph, operator.inputs, np.int64 if dtype.kind in "biu" else np.float64)
+    graph, dtype = Graph(scope, container), _result_dtype(operator)
+    x = add_rows(graph, operator.inputs, np.int64 if dtype.kind in "biu" else np.float64)
     y = _FUNCTIONS[operator.raw_operator.func](graph, x)
     y = graph.add("Cast", y, to=onnx.helper.np_dtype_to_tensor_dtype(dtype))  # rounds, as NumPy has done
     output_type = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
     graph.finish(graph.add("Cast", y, to=output_type), operator.outputs[0])
 
 
-def _add_expm1(graph: _Graph, x: str) -> str:
+def _add_expm1(graph: Graph, x: str) -> str:
     """Write exp(x) - 1 as tanh(x / 2) (exp(x) + 1), which does not cancel near zero."""
     tanh = graph.add("Tanh", graph.add("Mul", x, np.float64(0.5)))
     return graph.add("Mul", tanh, graph.add("Add", graph.add("Exp", x), np.float64(1)))
 
 
-def _add_log1p(graph: _Graph, x: str) -> str:
-    """Write log(1 + x) as log(u) x / (u - 1) for the rounded u = 1 + x; where u is 1 or x, that would be no number."""
-    u = graph.add("Add", x, np.float64(1))
-    log = graph.add("Log", u)
-    y = graph.add("Mul", log, graph.add("Div", x, graph.add("Sub", u, np.float64(1))))
-    y = graph.add("Where", graph.add("Equal", u, x), log, y)
-    return graph.add("Where", graph.add("Equal", u, np.float64(1)), x, y)
-
-
 # What writes each function that a FunctionTransformer may have.
-_FUNCTIONS: dict[Any, Callable[[_Graph, str], str]] = {
+_FUNCTIONS: dict[Any, Callable[[Graph, str], str]] = {
     np.abs: lambda graph, x: graph.add("Abs", x),
     np.exp: lambda graph, x: graph.add("Exp", x),
     np.expm1: _add_expm1,
     np.log: lambda graph, x: graph.add("Log", x),
-    np.log1p: _add_log1p,
+    np.log1p: lambda graph, x: add_log1p(graph, x, np.float64(1)),
     np.sqrt: lambda graph, x: graph.add("Sqrt", x),
     np.square: lambda graph, x: graph.add("Mul", x, x),
 }
@@ -603,6 +444,9 @@ def _register() -> None:
         classes += cls.__subclasses__()
         update_registered_converter(cls, "SkvaeEncoder", _shape_encoder, _convert_encoder, parser=_parse_encoder)
     update_registered_converter(_Decoder, "SkvaeDecoder", _shape_decoder, _convert_decoder)
+    update_registered_converter(_Scores, "SkvaeScores", _shape_scores, _convert_scores)
+    update_registered_converter(_Threshold, "SkvaeThreshold", _shape_threshold, _convert_threshold)
+    update_registered_parser(DensityOutlierDetector, _parse_detector)
     options = {"zipmap": [True, False, "columns"], "nocl": [False, True], "output_class_labels": [False, True]}
     for cls in (SimpleCNNClassifier, MultilayerCNNClassifier):
         update_registered_converter(cls, "SkvaeClassifier", shape_classifier, _convert_classifier, options=options)

@@ -1,6 +1,7 @@
 """The CNN classifiers: scikit-learn's contract, and the networks they promise."""
 
 import copy
+import functools
 import math
 import pickle
 import signal
@@ -17,6 +18,7 @@ from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
+from sklearn.utils.class_weight import compute_sample_weight
 from skorch import NeuralNetClassifier
 from torch.nn import functional
 
@@ -39,11 +41,21 @@ def labeled():
     return X[:400] / 16, y[:400]
 
 
+EQUIVALENCE = "check_sample_weight_equivalence_on_dense_data"
+
+
 @pytest.mark.draws_globally
 def test_check_estimator(classifier_class):
-    results = estimator_checks.check_estimator(classifier_class(), on_skip=None)
-    assert len(results) == 55
-    assert {result["status"] for result in results} == {"passed"}
+    expected = {EQUIVALENCE: "it asks for 1e-7, and the networks compute in float32"}
+    results = estimator_checks.check_estimator(classifier_class(), on_skip=None, expected_failed_checks=expected)
+    assert len(results) == 63
+    assert {result["check_name"] for result in results if result["status"] != "passed"} <= {EQUIVALENCE}
+
+
+def test_weights_are_repetitions_to_float32(classifier_class, monkeypatch):
+    compare = functools.partial(estimator_checks.assert_allclose_dense_sparse, rtol=1e-5)
+    monkeypatch.setattr(estimator_checks, "assert_allclose_dense_sparse", compare)
+    getattr(estimator_checks, EQUIVALENCE)(classifier_class.__name__, classifier_class())
 
 
 @pytest.mark.draws_globally
@@ -126,6 +138,112 @@ def test_history_against_predictions(classifier_class, labeled):
     assert classifier.history_["validation_loss"][-1] == pytest.approx(-np.log(probabilities).mean(), rel=1e-5)
     without = classifier_class(max_iter=3, random_state=0).fit(X[:300], y[:300])
     assert without.history_ == {name: classifier.history_[name] for name in ("loss", "accuracy")}
+
+
+def test_loss_is_the_weighted_mean(classifier_class, labeled):
+    X, y = labeled
+    weights = np.random.RandomState(0).exponential(size=len(y))
+    # Steps of this size change nothing, so that each minibatch meets the same network.
+    classifier = classifier_class(max_iter=1, batch_size=7, learning_rate_init=1e-20, random_state=0)
+    classifier.fit(X, y, weights)
+    losses = -classifier.predict_log_proba(X)[np.arange(len(y)), y]
+    assert classifier.history_["loss"] == [pytest.approx(np.average(losses, weights=weights), rel=1e-5)]
+    assert classifier.history_["accuracy"] == [pytest.approx(classifier.score(X, y))]
+
+
+@pytest.mark.parametrize("kind", [list, pd.Series, np.float32, np.int64, torch.tensor])
+def test_weights_of_any_kind_and_size(classifier_class, labeled, kind):
+    X, y = labeled
+    weights = np.arange(len(y)) % 5
+    convert = kind if kind in (list, pd.Series, torch.tensor) else weights.astype
+    converted = convert(weights if kind in (list, pd.Series, torch.tensor) else kind)
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y, weights).predict_proba(X)
+    for sample_weight in (converted, 2.0**1000 * weights):
+        classifier = classifier_class(max_iter=2, random_state=0).fit(X, y, sample_weight=sample_weight)
+        np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+    alike = classifier_class(max_iter=2, random_state=0).fit(X, y, np.full(len(y), 3.0))
+    without = classifier_class(max_iter=2, random_state=0).fit(X, y)
+    np.testing.assert_allclose(alike.predict_proba(X), without.predict_proba(X), rtol=1e-4)
+
+
+def test_rows_without_weight_count_in_no_minibatch(classifier_class, labeled):
+    X, y = labeled
+    weights = np.zeros(len(y))
+    weights[[3, 200]] = 1  # most minibatches have no row that counts
+    classifier = classifier_class(max_iter=30, batch_size=8, random_state=0).fit(X, y, weights)
+    assert (classifier.predict(X[[3, 200]]) == y[[3, 200]]).all()
+    assert classifier.classes_.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("names", [np.arange(10), np.array([f"class {digit}" for digit in range(10)])])
+def test_class_weights_multiply_the_weights_of_rows(classifier_class, labeled, names):
+    X, y = labeled
+    y, weights = names[y], 1.0 + np.arange(len(y)) % 3
+    class_weight = dict(zip(names.tolist(), range(10), strict=True))
+    classifier = classifier_class(class_weight=class_weight, max_iter=2, random_state=0).fit(X, y, weights)
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y, weights * compute_sample_weight(class_weight, y))
+    np.testing.assert_array_equal(classifier.predict_proba(X), expected.predict_proba(X))
+    balanced = classifier_class(class_weight="balanced", max_iter=2, random_state=0).fit(X, y)
+    expected = classifier_class(max_iter=2, random_state=0).fit(X, y, compute_sample_weight("balanced", y))
+    np.testing.assert_allclose(balanced.predict_proba(X), expected.predict_proba(X), rtol=1e-4)
+
+
+def test_balanced_classes_of_which_one_does_not_count(classifier_class, labeled):
+    X, y = labeled
+    classifier = classifier_class(class_weight="balanced", max_iter=2, random_state=0).fit(X, y, y != 3)
+    assert np.isfinite(classifier.history_["loss"]).all()
+
+
+def test_validation_has_no_weights(classifier_class, labeled):
+    X, y = labeled
+    classifier = classifier_class(class_weight={0: 100}, max_iter=2, random_state=0)
+    classifier.fit(X[:300], y[:300], 1.0 + y[:300], X_val=X[300:], y_val=y[300:])
+    logarithms = classifier.predict_log_proba(X[300:])[np.arange(100), y[300:]]
+    assert classifier.history_["validation_loss"][-1] == pytest.approx(-logarithms.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sample_weight", "class_weight", "message"),
+    [
+        (-1.0, None, "Negative values in data passed to `sample_weight`"),
+        (np.nan, None, "Input sample_weight contains NaN"),
+        (0.0, None, "must contain at least one non-zero number"),
+        (1.0, {0: -1.0}, r"class_weight=\{0: -1.0\} must give finite weights, none negative"),
+        (1.0, {0: np.inf}, "class_weight=.* must give finite weights"),
+        (1.0, dict.fromkeys(range(10), 0), "not 0 to all rows that count"),
+        (1.0, {11: 2.0}, r"The classes, \[0, 1.*are not in class_weight"),
+        (1.0, "auto", "The 'class_weight' parameter"),
+    ],
+)
+def test_weights_that_are_none(classifier_class, labeled, sample_weight, class_weight, message):
+    X, y = labeled
+    with pytest.raises(ValueError, match=message):
+        classifier_class(class_weight=class_weight).fit(X, y, np.full(len(y), sample_weight))
+
+
+def test_log_probabilities_of_what_is_next_to_impossible(classifier_class, labeled):
+    X, y = labeled
+    classifier = classifier_class(max_iter=5, random_state=0).fit(X, y)
+    np.testing.assert_allclose(classifier.predict_log_proba(X), np.log(classifier.predict_proba(X)), atol=1e-12)
+    assert (classifier.predict_proba(X * 1e6) == 0).any()
+    assert np.isfinite(classifier.predict_log_proba(X * 1e6)).all()
+
+
+class Weighing(Callback):
+    def on_fit_task_begin(self, estimator, context, *, metadata):
+        self.metadata = metadata
+
+    def on_fit_task_end(self, estimator, context):
+        return False
+
+
+def test_callbacks_get_the_weights(classifier_class, labeled):
+    X, y = labeled
+    monitor, weighing = ScoringMonitor(scoring="accuracy"), Weighing()
+    classifier = classifier_class(max_iter=1, random_state=0).set_callbacks(monitor, weighing).fit(X, y, y < 5)
+    np.testing.assert_array_equal(weighing.metadata["sample_weight"], y < 5)
+    (logged,) = (row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch")
+    assert logged == pytest.approx(classifier.score(X, y, y < 5))
 
 
 def test_first_loss_is_that_of_the_first_weights(classifier_class, labeled):

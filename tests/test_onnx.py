@@ -27,10 +27,11 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
+from skvae._onnx.graph import add_prefix
 from skvae.classifiers import MultilayerCNNClassifier, SimpleCNNClassifier
 from skvae.distributions import ContinuousBernoulli
 from skvae.likelihoods import Likelihood
-from skvae.onnx import _add_prefix, decoder_to_onnx, to_onnx
+from skvae.onnx import decoder_to_onnx, to_onnx
 
 from conftest import make
 
@@ -483,7 +484,7 @@ def test_names_in_branches_get_the_prefix_too():
         }
     """)
     x = np.arange(3, dtype=np.float32)
-    _add_prefix(model.graph, "the_")
+    add_prefix(model.graph, "the_")
     np.testing.assert_array_equal(run(model, the_x=x, the_negate=np.array(True))[0], -2 * x)
     np.testing.assert_array_equal(run(model, the_x=x, the_negate=np.array(False))[0], 2 * x)
 

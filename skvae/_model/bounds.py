@@ -17,7 +17,7 @@ from skvae._model.networks import DenseNetwork
 from skvae._model.prior import expected_log_prior
 from skvae._model.vae import VAE
 
-__all__ = ["FEWER_ROWS", "ElboEstimate", "LowerBound", "block_entries"]
+__all__ = ["FEWER_ROWS", "ElboEstimate", "LowerBound", "block_entries", "n_groups_of_features"]
 
 # Entries that the widest layer makes of one block of rows. Those of a processor stay near its caches. A GPU has room,
 # and each block costs it the same launches.
@@ -172,6 +172,13 @@ class LowerBound:
     n_importance_samples : int
         The number K.
 
+    Attributes
+    ----------
+    points : Tensor of shape (n_points, n_components)
+        Standard-normal points that stand for each posterior, on the device of the model.
+    by_moments : bool
+        Whether three values of each parameter stand for its values at all points.
+
     References
     ----------
     .. [1] Burda, Y., Grosse, R. and Salakhutdinov, R., "Importance weighted autoencoders", ICLR 2016.
@@ -180,16 +187,16 @@ class LowerBound:
     def __init__(self, model: VAE, n_importance_samples: int) -> None:
         self._model = model
         n_components = model.n_components
-        self._by_moments = False
+        self.by_moments = False
         if n_importance_samples == 1:
             is_wide = model.n_features >= _FEWEST_FEATURES
-            self._by_moments = is_wide and model.likelihood.smooth and isinstance(model.decoder, DenseNetwork)
+            self.by_moments = is_wide and model.likelihood.smooth and isinstance(model.decoder, DenseNetwork)
             points = standard_normal_points(max(32, 2 * min(n_components, _MOST_WHITE_COMPONENTS)), n_components)
             self._groups = None
         else:
             points, probabilities = wide_points(_N_WIDE_POINTS, n_components)
             self._groups = balanced_groups(probabilities, n_importance_samples)
-        self._points = points.to(model.device)
+        self.points = points.to(model.device)
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """Return the bound of each row."""
@@ -202,14 +209,14 @@ class LowerBound:
     def _bounds(self, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
         """Yield one block of rows after another, and their bounds in the units of the likelihood."""
         model = self._model
-        if self._by_moments:
-            elbo = _Elbo(model, self._points)
+        if self.by_moments:
+            elbo = _Elbo(model, self.points)
             yield from ((batch, elbo(batch)) for batch in rows.blocks(elbo.n_rows))
             return
         width = max(model.encoder_width, model.decoder_width)
         entries = block_entries(model.device)
-        n_rows = max(1, entries // (len(self._points) * width))
-        blocks = self._points.split(max(1, entries // (n_rows * width)))
+        n_rows = max(1, entries // (len(self.points) * width))
+        blocks = self.points.split(max(1, entries // (n_rows * width)))
         for batch in rows.blocks(n_rows):
             posterior = given_observed(model, batch)
             log_weights = torch.cat([model.log_weights(batch, points, posterior) for points in blocks], dim=1)
@@ -230,6 +237,11 @@ class LowerBound:
             return log_weights.mean(1)
         size = self._groups.shape[1]
         return torch.cat([row[:, self._groups].logsumexp(2).mean(1) - math.log(size) for row in log_weights.split(1)])
+
+
+def n_groups_of_features(n_features: int) -> int:
+    """Return into how many groups features are dealt in turn, each with a part of the points of its own."""
+    return 1 if n_features < _MANY_FEATURES else 2
 
 
 class _Elbo:
@@ -256,7 +268,7 @@ class _Elbo:
         self._model, self._half = model, points[: len(points) // 2]
         self._decoder = cast("DenseNetwork", model.decoder)
         self._weight, self._bias = self._decoder.last_map
-        n_groups = 1 if model.n_features < _MANY_FEATURES else 2
+        n_groups = n_groups_of_features(model.n_features)
         self._groups = [self._weight[first::n_groups].T.contiguous() for first in range(n_groups)]
         self._entries = block_entries(points.device) if points.is_cuda else _CACHED_ENTRIES
         largest = max(model.encoder_width, len(points) * self._weight.shape[1])
