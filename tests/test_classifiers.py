@@ -45,6 +45,11 @@ EQUIVALENCE = "check_sample_weight_equivalence_on_dense_data"
 
 
 @pytest.mark.draws_globally
+@pytest.mark.parametrize(
+    # A check of class weights trains for a thousand epochs.
+    "classifier_class",
+    [SimpleCNNClassifier, pytest.param(MultilayerCNNClassifier, marks=pytest.mark.slow)],
+)
 def test_check_estimator(classifier_class):
     expected = {EQUIVALENCE: "it asks for 1e-7, and the networks compute in float32"}
     results = estimator_checks.check_estimator(classifier_class(), on_skip=None, expected_failed_checks=expected)
