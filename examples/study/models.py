@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
@@ -52,9 +53,13 @@ CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
 NORMAL = STUDY | {"noise": "network", "min_scale": 0.4} | DENSE_128
 CONTINUOUS_BERNOULLI = STUDY | {"min_scale": 1e-6} | CONV_512
 
-# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes.
+# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes. Those
+# that have one thing of the defaults show what each is worth: where training begins, how it goes on, the noise and its
+# bound, and the network. A module has no linear path to begin at PCA with: that variant has the default's decoder.
 DENSE_512 = {"hidden_layer_sizes": (512,)}
 MARGIN = {"data_range": (-4, 259)}
+TRAINING = {"learning_rate": "cosine", "learning_rate_init": 2e-3, "batch_size": "auto", "max_iter": None}
+DENSE_DECODER = {"decoder": "dense"}
 VAES = {
     "normal_vae": (NormalVAETransformer, {}),
     "continuous_bernoulli_vae": (ContinuousBernoulliVAETransformer, {}),
@@ -73,6 +78,26 @@ VAES = {
     "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": (
         ContinuousBernoulliVAETransformer,
         CONTINUOUS_BERNOULLI | DENSE_128 | MARGIN,
+    ),
+    "normal_vae, study, default decoder": (NormalVAETransformer, NORMAL | DENSE_DECODER),
+    "normal_vae, study, default decoder and start": (NormalVAETransformer, NORMAL | DENSE_DECODER | {"init": "pca"}),
+    "normal_vae, study, default noise": (NormalVAETransformer, NORMAL | {"noise": "feature"}),
+    "normal_vae, study, default bound": (
+        NormalVAETransformer,
+        NORMAL | {"min_scale": 0.02 / DEVIATION["fashion-mnist"]},
+    ),
+    "normal_vae, study, default training": (NormalVAETransformer, NORMAL | TRAINING),
+    "continuous_bernoulli_vae, study, default start": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | {"init": "pca"},
+    ),
+    "continuous_bernoulli_vae, study, default bound": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | {"min_scale": 1 / 64},
+    ),
+    "continuous_bernoulli_vae, study, default training": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | TRAINING,
     ),
 }
 
@@ -94,12 +119,12 @@ def from_unit(X, highest):
     return X * highest
 
 
-def sigmoid_decoder(hidden_layer_sizes, dropout, n_pixels, seed, n_components=N_COMPONENTS):
-    """Return the decoder of the study's normal model: means, then values that standard deviations are made of."""
+def sigmoid_decoder(hidden_layer_sizes, dropout, n_outputs, seed, n_components=N_COMPONENTS):
+    """Return the decoder of the study's normal model: means, then values that standard deviations are made of, if any."""
     widths = [n_components, *reversed(hidden_layer_sizes)]
     with torch.random.fork_rng(devices=[]):  # layers come with weights from torch's global generator
         hidden = [(nn.Linear(*pair), nn.Sigmoid(), nn.Dropout(dropout)) for pair in pairwise(widths)]
-        decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], 2 * n_pixels))
+        decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], n_outputs))
     generator = torch.Generator().manual_seed(seed)
     for layer in decoder:
         if isinstance(layer, nn.Linear):
@@ -124,8 +149,9 @@ def representation(name, dataset, n_epochs, seed, **changes):
     if n_epochs is not None:
         parameters["max_iter"] = n_epochs
     if name.startswith("normal_vae, study"):
+        n_outputs = N_PIXELS[dataset] * (2 if parameters["noise"] == "network" else 1)
         shape = parameters["hidden_layer_sizes"], parameters["dropout"]
-        parameters["decoder"] = sigmoid_decoder(*shape, N_PIXELS[dataset], seed)
+        parameters.setdefault("decoder", sigmoid_decoder(*shape, n_outputs, seed))
         parameters["min_scale"] *= DEVIATION[dataset]
     elif name.startswith("continuous_bernoulli_vae, study"):
         parameters.setdefault("data_range", (0, HIGHEST[dataset]))
@@ -143,6 +169,11 @@ def classifiers(n_epochs, seed, activation="relu"):
     for classifier in named.values():
         classifier.set_callbacks(ScoringMonitor(scoring={"loss": _loss, "accuracy": _accuracy}))
     return named
+
+
+def neighbors():
+    """Return the fourth classifier, the measure of Loaiza-Ganem and Cunningham."""
+    return KNeighborsClassifier(15)
 
 
 def _loss(classifier, X, y):

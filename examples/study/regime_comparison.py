@@ -7,6 +7,7 @@ search of scikit-learn. The script prints the table of test accuracies, and save
     python examples/study/regime_comparison.py                                  # digits, a minute
     python examples/study/regime_comparison.py --dataset fashion-mnist          # 70,000 images, an hour or so
     python examples/study/regime_comparison.py --dataset fashion-mnist --full   # the whole study, many hours; resumable
+    python examples/study/regime_comparison.py --dataset fashion-mnist --full --only "study" --jobs 8    # a part of it
 """
 
 import argparse
@@ -63,7 +64,9 @@ def main():
     """Run the comparison that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--dataset", choices=models.HIGHEST, default="digits")
-    parser.add_argument("--full", action="store_true", help="all seeds, variants and protocols, on Fashion-MNIST")
+    parser.add_argument("--full", action="store_true", help="all seeds, variants, protocols and measures")
+    parser.add_argument("--only", default="", help="of the full run, the pieces that this regular expression finds")
+    parser.add_argument("--jobs", type=int, default=1, help="processes of the full run (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="of each VAE (default: what it has by itself, on digits 50)")
     parser.add_argument("--classifier-epochs", type=int, default=20, help="of each CNN (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -76,8 +79,11 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels, logistic regression takes thousands of iterations
     warnings.filterwarnings("ignore", message=".*does not support callbacks")  # PCA has no epochs to report
     if options.full:
+        if options.dataset == "fashion-mnist":
+            full.take_over(report.EARLIER, options)
         full.run(options)
-        report.write(options)
+        if options.dataset == "fashion-mnist" and not options.only:
+            report.write(options)
     else:
         compare(options)
     print(f"Written to {options.output}")

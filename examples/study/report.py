@@ -14,6 +14,9 @@ from study import figures, full, models, quality, regime_choices
 
 DOCS = Path(__file__).parents[2] / "docs"
 
+# What an earlier run has measured, with the study's settings.
+EARLIER = DOCS / "results" / "fashion_mnist_study.json"
+
 CLASSIFIERS = ("logistic", "simple_cnn", "multilayer_cnn")
 
 # Accuracies that the study reports, in the large and in the small regime.
