@@ -1,4 +1,4 @@
-"""The full run, in pieces that are kept as soon as they are done, so that an interrupted run goes on where it stopped."""
+"""The full run, in pieces that are kept when they are done, so that an interrupted run goes on where it stopped."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def take_over(path, options):
 def run(options):
     """Measure what is missing of the plan and fits `options.only`, in `options.jobs` processes.
 
-    One of them has a fit and all that is measured of it. The large ones come first.
+    One of them has the fit of a VAE and all that is measured of it. The large ones come first.
     """
     missing = [piece for piece in plan() if not piece_path(piece, options).exists()]
     missing = [piece for piece in missing if re.search(options.only, str(piece))]
@@ -93,17 +93,22 @@ def run(options):
         quality.judge(regime, options)  # ahead of the processes, which share it
     groups = {}
     for piece in missing:
-        groups.setdefault(piece.fit, []).append(piece)
+        groups.setdefault(piece.fit if piece.representation in models.VAES else piece, []).append(piece)
     groups = sorted(groups.values(), key=lambda pieces: models.REGIMES.index(pieces[0].fit[1]))
     joblib.Parallel(options.jobs, batch_size=1)(joblib.delayed(run_pieces)(pieces, options) for pieces in groups)
 
 
 def run_pieces(pieces, options):
-    """Measure pieces and keep what they give."""
+    """Measure pieces and keep what they give: of a fit that diverges, the error."""
     for piece in pieces:
-        measured = measure(piece, options)
+        try:
+            measured = measure(piece, options)
+        except ValueError as error:
+            if not str(error).startswith("Training diverged"):
+                raise
+            measured = asdict(piece) | {"diverged": str(error)}
         keep(piece_path(piece, options), lambda part, measured=measured: part.write_text(json.dumps(measured)))
-        print(f"{piece}: {measured['seconds_in_all']:.0f} s {measured.get('accuracy', '')}", flush=True)
+        print(f"{piece}: {measured.get('seconds_in_all', 0):.0f} s {measured.get('accuracy', '')}", flush=True)
 
 
 def results(options):

@@ -53,9 +53,9 @@ CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
 NORMAL = STUDY | {"noise": "network", "min_scale": 0.4} | DENSE_128
 CONTINUOUS_BERNOULLI = STUDY | {"min_scale": 1e-6} | CONV_512
 
-# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes. Those
-# that have one thing of the defaults show what each is worth: where training begins, how it goes on, the noise and its
-# bound, and the network. A module has no linear path to begin at PCA with: that variant has the default's decoder.
+# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes.
+# Those that have one thing of the defaults show what each is worth: where training begins, how it goes on, the noise
+# and its bound, and the network. (A decoder of one's own cannot begin at PCA: that variant has the default's.)
 DENSE_512 = {"hidden_layer_sizes": (512,)}
 MARGIN = {"data_range": (-4, 259)}
 TRAINING = {"learning_rate": "cosine", "learning_rate_init": 2e-3, "batch_size": "auto", "max_iter": None}
@@ -120,7 +120,7 @@ def from_unit(X, highest):
 
 
 def sigmoid_decoder(hidden_layer_sizes, dropout, n_outputs, seed, n_components=N_COMPONENTS):
-    """Return the decoder of the study's normal model: means, then values that standard deviations are made of, if any."""
+    """Return the decoder of the study's normal model: means and, if any, what standard deviations are made of."""
     widths = [n_components, *reversed(hidden_layer_sizes)]
     with torch.random.fork_rng(devices=[]):  # layers come with weights from torch's global generator
         hidden = [(nn.Linear(*pair), nn.Sigmoid(), nn.Dropout(dropout)) for pair in pairwise(widths)]

@@ -3,6 +3,7 @@
 A piece is what one measure finds of one representation in one regime with one seed.
 """
 
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 
@@ -55,6 +56,7 @@ class Piece:
     measure: str = "accuracy"
 
     def __str__(self):
+        """Return all that tells it from others."""
         return ", ".join(map(str, asdict(self).values()))
 
     @property
@@ -109,7 +111,7 @@ def split(cv, X, y, regime):
 
 def keep(path, write):
     """Let `write` write a file, and put it in its place when it is whole."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # several processes may write the same
     write(part)
     part.replace(path)
 

@@ -127,8 +127,8 @@ def of_real_images(judging, train, test, highest, seed=0):
 def of_model(model, judging, train, test, highest, seed):
     """Return all measures of one model, and images of each kind.
 
-    The kinds are "reconstructed"; "mixture" and "normal", samples with a mixture and with one normal distribution for the
-    latent components; "class mixtures" and "class normals", with a mixture and with one for the images of each class.
+    The kinds are "reconstructed"; "mixture" and "normal", samples with a mixture and with one normal distribution for
+    the latent components; "class mixtures" and "class normals", with a mixture and with one for each class.
     """
     (X, y), (X_test, y_test) = train, test
     few, few_labels = resample(X, y, replace=False, n_samples=min(N_IMAGES, len(X)), random_state=seed)
