@@ -30,7 +30,9 @@ def accuracies(piece, options):
         classifiers = {"neighbors": models.neighbors()}
     else:
         activation = "identity" if piece.measure == "identity" else "relu"
-        classifiers = models.classifiers(options.classifier_epochs, piece.seed, activation)
+        # Networks for a few latents are as fast on a CPU, and leave the accelerator to the fits.
+        device = "auto" if piece.representation == "pixels" else "cpu"
+        classifiers = models.classifiers(options.classifier_epochs, piece.seed, activation, device)
     if piece.measure == "identity":
         del classifiers["logistic"]  # it has no activation
     search = regime_search({piece.representation: FrozenEstimator(fitted)}, classifiers, cv=[(train, test)])
@@ -85,7 +87,7 @@ def take_over(path, options):
 def run(options):
     """Measure what is missing of the plan and fits `options.only`, in `options.jobs` processes.
 
-    One of them has the fit of a VAE and all that is measured of it. The large ones come first.
+    One of them has the fit of a VAE and all that is measured of it. The longest come first.
     """
     missing = [piece for piece in plan() if not piece_path(piece, options).exists()]
     missing = [piece for piece in missing if re.search(options.only, str(piece))]
@@ -94,8 +96,14 @@ def run(options):
     groups = {}
     for piece in missing:
         groups.setdefault(piece.fit if piece.representation in models.VAES else piece, []).append(piece)
-    groups = sorted(groups.values(), key=lambda pieces: models.REGIMES.index(pieces[0].fit[1]))
+    groups = sorted(groups.values(), key=lambda pieces: is_short(pieces[0]))
     joblib.Parallel(options.jobs, batch_size=1)(joblib.delayed(run_pieces)(pieces, options) for pieces in groups)
+
+
+def is_short(piece):
+    """Return whether its fit is to few images, and whether it has no convolution."""
+    name, regime, _ = piece.fit
+    return regime == "small", name not in models.VAES or models.VAES[name][1].get("encoder") != "conv"
 
 
 def run_pieces(pieces, options):

@@ -158,9 +158,9 @@ def representation(name, dataset, n_epochs, seed, **changes):
     return estimator(N_COMPONENTS, random_state=seed, **parameters)
 
 
-def classifiers(n_epochs, seed, activation="relu"):
+def classifiers(n_epochs, seed, activation="relu", device="auto"):
     """Return the classifiers by name, each with a monitor of its training; see `curves`."""
-    network = {"max_iter": n_epochs, "random_state": seed, "activation": activation}
+    network = {"max_iter": n_epochs, "random_state": seed, "activation": activation, "device": device}
     named = {
         "logistic": LogisticRegression(max_iter=500),
         "simple_cnn": SimpleCNNClassifier(**network),
