@@ -72,16 +72,13 @@ def measure(piece, options):
 
 
 def take_over(path, options):
-    """Keep what an earlier run has measured of pixels and of the study's models; `path` has its results."""
-    measures = {"relu": "accuracy", "identity": "identity"}
+    """Keep the accuracies that an earlier run has of pixels and of the study's models; `path` has its results."""
     for row in json.loads(path.read_text())["pieces"]:
-        name, protocol = row["representation"], row["protocol"].removesuffix("-60000")
-        piece = Piece(name, row["regime"], row["seed"], protocol, measures[row["activation"]])
-        is_wanted = name == "pixels" or "study" in name
-        if is_wanted and not piece_path(piece, options).exists():
-            kept = {key: value for key, value in row.items() if key != "activation"}
-            kept |= asdict(piece) | {"device": "cpu", "earlier": True}
-            keep(piece_path(piece, options), lambda part, kept=kept: part.write_text(json.dumps(kept)))
+        piece = Piece(*(row[field] for field in Piece.__dataclass_fields__))
+        is_wanted = piece.representation == "pixels" or "study" in piece.representation
+        if is_wanted and "accuracy" in row and not piece_path(piece, options).exists():
+            text = json.dumps(row | {"earlier": True})
+            keep(piece_path(piece, options), lambda part, text=text: part.write_text(text))
 
 
 def run(options):
