@@ -83,6 +83,11 @@ def draw_by_class(model, X, y, n_samples, sizes, seed):
     return model.inverse_transform(np.concatenate(drawn)), np.concatenate(labels)
 
 
+def judged_rows(test):
+    """Return those of the test rows of which all is measured."""
+    return resample(test, replace=False, n_samples=min(N_IMAGES, len(test)), random_state=0)
+
+
 def judge(regime, options):
     """Return the CNN that judges, trained on the real images of a regime; it is kept."""
     path = options.output / f"judge_{regime}.joblib"
@@ -100,7 +105,7 @@ def measure(piece, options):
     X, y, cv = models.load(options.dataset)
     highest = models.HIGHEST[options.dataset]
     train, test = split(cv, X, y, piece.regime)
-    test = resample(test, replace=False, n_samples=min(N_IMAGES, len(test)), random_state=0)
+    test = judged_rows(test)
     judging = judge(piece.regime, options)
     if piece.representation == "pixels":
         return {"quality": of_real_images(judging, (X[train], y[train]), (X[test], y[test]), highest)}

@@ -29,6 +29,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the package `study` 
 from study import figures, full, models, report
 
 
+def in_words(table):
+    """Return what one sees in the table, in two sentences."""
+    n_cells = table.shape[1]
+    over_pca = 100 * (table.loc[list(models.REPRESENTATIONS[2:])] - table.loc["pca"])
+    parts = [
+        f"the {figures.title(name)} is {gain.mean():+.1f} points from PCA (ahead in {(gain > 0).sum()} of {n_cells})"
+        for name, gain in over_pca.iterrows()
+    ]
+    lead = 100 * (table.loc["pixels"] - table.drop("pixels").max())
+    return (
+        f"On average over the cells, {' and '.join(parts)}.\n"
+        f"Pixels are {lead.mean():+.1f} points from the best of these (ahead in {(lead > 0).sum()} of {n_cells})."
+    )
+
+
 def compare(options):
     """Fit and score everything in one search, print the table, and save it and the figures."""
     X, y, cv = models.load(options.dataset)
@@ -42,7 +57,10 @@ def compare(options):
     search.set_callbacks(ProgressBar(max_propagation_depth=0), monitor).fit(X, y)
     table = regime_table(search)
     print(table.round(4).to_string())
+    print(in_words(table))
     table.to_csv(options.output / "table.csv")
+    series = {name: table.loc[name].to_dict() for name in table.index}
+    figures.accuracies(options.output / "accuracies.png", series, models.REGIMES)
 
     train, test = next(cv.split(X, y))  # of the large regime
     vaes = {name: models.fitted(search, name, X[train], y[train]) for name in models.REPRESENTATIONS[2:]}
@@ -51,8 +69,12 @@ def compare(options):
     # Each VAE was fitted in the large regime first.
     seen = dict(zip(vaes, monitor.get_samples()[::2], strict=True))
     figures.samples_by_epoch(options.output / "samples_by_epoch.png", seen, highest)
-    figures.samples(options.output / "samples.png", X[test], vaes, highest, options.seed)
-    figures.reconstructions(options.output / "reconstructions.png", X[test], {"pca": pca, **vaes}, highest)
+    drawn = {figures.title(name): vae.sample(40, random_state=options.seed) for name, vae in vaes.items()}
+    figures.samples(options.output / "samples.png", [{"real images": X[test], **drawn}], highest)
+    reconstructed = {
+        name: model.inverse_transform(model.transform(X[test])) for name, model in {"pca": pca, **vaes}.items()
+    }
+    figures.reconstructions(options.output / "reconstructions.png", X[test], reconstructed, highest)
     figures.elbo(options.output / "elbo.png", {(name, "large"): vae.history_ for name, vae in vaes.items()})
     cells = [(name, regime) for name in transformers for regime in models.REGIMES]
     for name, classifier in classifiers.items():
