@@ -93,7 +93,7 @@ def samples(path, rows, highest):
     """Draw grids of images; `rows` has those beside each other by title, with a title of its own each."""
     n_columns, n_samples = 8, 40
     shape = len(rows), len(rows[0])
-    figure, axes = plt.subplots(*shape, figsize=(3 * shape[1], 2.3 * shape[0]), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(*shape, figsize=(3 * shape[1], 2.15 * shape[0]), layout="constrained", squeeze=False)
     for row, grids in zip(axes, rows, strict=True):
         for ax, (name, images) in zip(row, grids.items(), strict=True):
             SamplesDisplay(images[:n_samples], n_columns).plot(ax=ax, vmin=0, vmax=highest).ax_.set_title(name)

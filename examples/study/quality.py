@@ -133,26 +133,23 @@ def of_model(model, judging, train, test, highest, seed):
     """Return all measures of one model, and images of each kind.
 
     The kinds are "reconstructed"; "mixture" and "normal", samples with a mixture and with one normal distribution for
-    the latent components; "class mixtures" and "class normals", with a mixture and with one for each class.
+    the latent components; and "class mixtures", with a mixture for each class.
     """
     (X, y), (X_test, y_test) = train, test
     few, few_labels = resample(X, y, replace=False, n_samples=min(N_IMAGES, len(X)), random_state=seed)
     n_samples = len(X_test)
     of_class, labels = draw_by_class(model, X, y, n_samples, SIZES_OF_CLASS, seed)
-    of_class_plainly, plain_labels = draw_by_class(model, X, y, n_samples, (1,), seed)
     images = {
         "reconstructed": model.inverse_transform(model.transform(X_test)),
         "mixture": draw(model, X, n_samples, seed),
         "normal": draw_plainly(model, n_samples, seed),
         "class mixtures": of_class,
-        "class normals": of_class_plainly,
     }
     unit = {name: models.to_unit(rows, highest) for name, rows in images.items()}
     real = models.to_unit(X, highest), models.to_unit(X_test, highest)
     to_train_on = {
         "reconstructed": (models.to_unit(model.inverse_transform(model.transform(few)), highest), few_labels),
         "class mixtures": (unit["class mixtures"], labels),
-        "class normals": (unit["class normals"], plain_labels),
     }
     measured = {
         "mse": reconstruction_mse(model, X_test) / highest**2,
