@@ -12,6 +12,7 @@ TITLES = {
     "simple_cnn": "simple CNN",
     "multilayer_cnn": "multilayer CNN",
     "logistic": "logistic regression",
+    "neighbors": "nearest neighbors",
 }
 
 

@@ -89,15 +89,13 @@ def main():
     parser.add_argument("--full", action="store_true", help="all seeds, variants, protocols and measures")
     parser.add_argument("--only", default="", help="of the full run, the pieces that this regular expression finds")
     parser.add_argument("--jobs", type=int, default=1, help="processes of the full run (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="of each VAE (default: what it has by itself, on digits 50)")
+    parser.add_argument("--epochs", type=int, help="of each VAE (default: what it has by itself)")
     parser.add_argument("--classifier-epochs", type=int, default=20, help="of each CNN (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, help="folder for all that comes out (default: examples/output/DATASET)")
     options = parser.parse_args()
     options.output = options.output or Path("examples/output") / (options.dataset + "-full" * options.full)
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.epochs is None and options.dataset == "digits":
-        options.epochs = 50
     warnings.simplefilter("ignore", ConvergenceWarning)  # on pixels, logistic regression takes thousands of iterations
     warnings.filterwarnings("ignore", message=".*does not support callbacks")  # PCA has no epochs to report
     if options.full:

@@ -34,6 +34,9 @@ STUDY = {
     ("continuous_bernoulli_vae, study", "multilayer_cnn"): (0.8223, 0.7844),
 }
 
+# The regime of the models whose images are shown.
+PICTURED = "small"
+
 # What makes bits of each pixel out of nats of an image.
 BITS = 1 / (models.N_PIXELS["fashion-mnist"] * math.log(2))
 
@@ -98,17 +101,25 @@ def of_measure(measured, measure):
 
 def training(measured):
     """Return the table of what training gave: densities, KL and active components, means over the seeds."""
-    groups = {}
-    for piece in measured:
-        if "test_elbo" in piece:
-            groups.setdefault((piece["representation"], piece["regime"]), []).append(piece)
+    groups, gaps = {}, {}
+    for piece in of_measure(measured, "accuracy"):
+        key = piece["representation"], piece["regime"]
+        if "test_elbo" in piece and piece["protocol"] == "refit":
+            groups.setdefault(key, []).append(piece)
+        if "few_test_bound" in piece:
+            gaps[key] = f"{piece['few_test_bound'] - piece['few_test_elbo']:+.1f}"
     lines = []
     for (name, regime), group in groups.items():
         train, kl = (np.mean([piece["last_epoch"][key] for piece in group]) for key in ("elbo", "kl"))
         elbo, active = (np.mean([piece[key] for piece in group]) for key in ("test_elbo", "active"))
-        bounds = [piece["few_test_bound"] - piece["few_test_elbo"] for piece in group if "few_test_bound" in piece]
-        gap = f"{np.mean(bounds):+.1f}" if bounds else ""
-        cells = [f"{train:.1f}", f"{elbo:.1f}", f"{-BITS * elbo:.3f}", gap, f"{kl:.1f}", f"{active:.3g}"]
+        cells = [
+            f"{train:.1f}",
+            f"{elbo:.1f}",
+            f"{-BITS * elbo:.3f}",
+            gaps.get((name, regime), ""),
+            f"{kl:.1f}",
+            f"{active:.3g}",
+        ]
         lines.append([f"`{name}`", regime, *cells])
     header = ["training ELBO", "test ELBO", "bits per dimension", "K = 1,000 bound", "KL", "active components"]
     return markdown(["model", "regime", *header], lines)
@@ -123,6 +134,10 @@ KINDS = {
     "class mixtures": "of classes, mixture",
     "class normals": "of classes, normal",
 }
+
+
+# How they are written.
+QUALITY = {"sharpness": ".3f", "frechet": ".1f", "cas": ".3f"}
 
 
 def judged(measured, measure, style):
@@ -196,28 +211,21 @@ def tables(results, choices):
         ]
 
     identity = [f"{classifier}, activation=identity" for classifier in CLASSIFIERS[1:]]
-    blocks = {
+    return {
         "accuracy": accuracies(rows("refit", *CLASSIFIERS, compared=True), study=True),
         "variants": accuracies(rows("refit", *CLASSIFIERS, compared=False)),
         "unlabeled": accuracies(rows("unlabeled", *CLASSIFIERS)),
         "identity": accuracies(rows("refit", *identity), identity),
+        "gains": gains(table),
+        "neighbors": accuracies(rows("refit", "neighbors"), ["neighbors"]),
+        "neighbors, unlabeled": accuracies(rows("unlabeled", "neighbors"), ["neighbors"]),
+        "few labels": few_labels(measured),
+        "again": again(measured),
         "training": training(measured),
         "errors": errors(measured),
         **{name: judged(measured, name, style) for name, style in QUALITY.items()},
         **{f"choices of {kind}": block for kind, block in regime_choices.tables(choices).items()},
     }
-    if any(piece["measure"] == "few labels" for piece in measured):
-        blocks |= {
-            "gains": gains(table),
-            "neighbors": accuracies(rows("refit", "neighbors"), ["neighbors"]),
-            "neighbors, unlabeled": accuracies(rows("unlabeled", "neighbors"), ["neighbors"]),
-            "again": again(measured),
-            "few labels": few_labels(measured),
-        }
-    return blocks
-
-
-QUALITY = {"sharpness": ".3f", "frechet": ".1f", "cas": ".3f"}
 
 
 def fill(text, blocks):
@@ -235,9 +243,9 @@ def draw_figures(options, measured, folder):
     figures.accuracies(folder / "accuracies.png", series(table), models.REGIMES)
     figures.few_labels(folder / "few_labels.png", by_labels(measured))
     X, y, cv = models.load("fashion-mnist")
-    X_test = X[quality.judged_rows(split(cv, X, y, "large")[1])]
-    pieces = {name: Piece(name, "large", 0, measure="quality") for name in models.COMPARED[1:]}
-    pictures = {name: dict(np.load(picture_path(piece, options))) for name, piece in pieces.items()}
+    X_test = X[quality.judged_rows(split(cv, X, y, PICTURED)[1])]
+    paths = {name: picture_path(Piece(name, PICTURED, 0, measure="quality"), options) for name in models.COMPARED[1:]}
+    pictures = {name: dict(np.load(path)) for name, path in paths.items() if path.exists()}
     highest = models.HIGHEST["fashion-mnist"]
     how = {"normal": "one normal distribution", "mixture": "a mixture"}
     rows = [
