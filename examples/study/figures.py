@@ -112,7 +112,8 @@ def classes(path, images, highest):
 def reconstructions(path, X, reconstructed, highest):
     """Draw images that no model was trained on, and what each model makes of them."""
     n_images = 15
-    rows = {"real images": X} | {title(name): images for name, images in reconstructed.items()}
+    rows = {"real images": X}
+    rows |= {title(name).replace("Bernoulli", "\nBernoulli"): images for name, images in reconstructed.items()}
     images = np.concatenate([images[:n_images] for images in rows.values()])
     figure, ax = plt.subplots(figsize=(11, 0.65 * len(rows)), layout="constrained")
     SamplesDisplay(images, n_images, row_labels=list(rows)).plot(ax=ax, vmin=0, vmax=highest)
