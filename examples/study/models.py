@@ -53,9 +53,10 @@ CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
 NORMAL = STUDY | {"noise": "network", "min_scale": 0.4} | DENSE_128
 CONTINUOUS_BERNOULLI = STUDY | {"min_scale": 1e-6} | CONV_512
 
-# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes.
-# Those that have one thing of the defaults show what each is worth: where training begins, how it goes on, the noise
-# and its bound, and the network. (A decoder of one's own cannot begin at PCA: that variant has the default's.)
+# Each model: its estimator, and what differs from the defaults. A variant says what it changes, of the defaults or of
+# the study's model. The study's with one thing of the defaults show what each is worth: where training begins, how it
+# goes on, the noise and its bound, and the network. (A decoder of one's own cannot begin at PCA: there it is the
+# default's.)
 DENSE_512 = {"hidden_layer_sizes": (512,)}
 MARGIN = {"data_range": (-4, 259)}
 TRAINING = {"learning_rate": "cosine", "learning_rate_init": 2e-3, "batch_size": "auto", "max_iter": None}
@@ -63,6 +64,8 @@ DENSE_DECODER = {"decoder": "dense"}
 VAES = {
     "normal_vae": (NormalVAETransformer, {}),
     "continuous_bernoulli_vae": (ContinuousBernoulliVAETransformer, {}),
+    "normal_vae, dense 512": (NormalVAETransformer, DENSE_512),
+    "continuous_bernoulli_vae, dense 512": (ContinuousBernoulliVAETransformer, DENSE_512),
     "normal_vae, study": (NormalVAETransformer, NORMAL),
     "continuous_bernoulli_vae, study": (ContinuousBernoulliVAETransformer, CONTINUOUS_BERNOULLI),
     "normal_vae, study, dense 512": (NormalVAETransformer, NORMAL | DENSE_512),

@@ -20,6 +20,8 @@ SEEDS = {
     "continuous_bernoulli_vae": (3, 3),
     "normal_vae, study": (3, 3),
     "continuous_bernoulli_vae, study": (2, 3),
+    "normal_vae, dense 512": (1, 3),
+    "continuous_bernoulli_vae, dense 512": (1, 3),
     **{name: (0, 3) for name in models.VAES if ", study, default" in name},
     "normal_vae, study, dense 512": (1, 3),
     "normal_vae, study, conv 512": (0, 1),

@@ -74,7 +74,8 @@ def gains(table):
     for protocol, regimes in (("refit", models.REGIMES), ("unlabeled", ("small",))):
         cells = [(protocol, regime, classifier) for regime in regimes for classifier in CLASSIFIERS]
         for name in models.COMPARED[2:]:
-            gain = [100 * (found[name, *cell] - found["pca", *cell]) for cell in cells if (name, *cell) in found]
+            pairs = [(found.get((name, *cell)), found.get(("pca", *cell))) for cell in cells]
+            gain = [100 * (ours - of_pca) for ours, of_pca in pairs if None not in (ours, of_pca)]
             if gain:
                 points = (f"{value:+.1f}" for value in gain)
                 n_ahead = f"{sum(value > 0 for value in gain)} of {len(gain)}"
