@@ -45,7 +45,7 @@ def accuracies(path, series, regimes):
             head, _, whose = name.partition(", ")
             form, fill = FORMS[whose]
             heights = np.arange(len(classifiers)) + 0.7 * ((number + 0.5) / len(series) - 0.5)
-            values = [100 * cells[classifier, regime] for classifier in classifiers]
+            values = [100 * cells.get((classifier, regime), np.nan) for classifier in classifiers]
             style = {"color": COLORS[head], "marker": form, "fillstyle": fill, "linestyle": "none", "markersize": 6}
             ax.plot(values, heights, label=title(name), **style)
         ax.set_yticks(range(len(classifiers)), [title(name).replace(" ", "\n") for name in classifiers])

@@ -242,7 +242,8 @@ def draw_figures(options, measured, folder):
     folder.mkdir(parents=True, exist_ok=True)
     table = full.table(measured)
     figures.accuracies(folder / "accuracies.png", series(table), models.REGIMES)
-    figures.few_labels(folder / "few_labels.png", by_labels(measured))
+    if few := by_labels(measured):
+        figures.few_labels(folder / "few_labels.png", few)
     X, y, cv = models.load("fashion-mnist")
     X_test = X[quality.judged_rows(split(cv, X, y, PICTURED)[1])]
     paths = {name: picture_path(Piece(name, PICTURED, 0, measure="quality"), options) for name in models.COMPARED[1:]}
@@ -276,14 +277,15 @@ def series(table):
     """Return the accuracies by classifier and regime that the picture shows, by what they are of."""
     found = {}
     for row in table:
-        if row["protocol"] == "refit" and row["representation"] in models.COMPARED[1:]:
+        is_shown = row["protocol"] == "refit" and row["classifier"] in CLASSIFIERS
+        if is_shown and row["representation"] in models.COMPARED[1:]:
             found.setdefault(row["representation"], {})[row["classifier"], row["regime"]] = row["accuracy"]
     reported = {}
     for (name, classifier), values in STUDY.items():
         for regime, value in zip(models.REGIMES, values, strict=True):
             reported.setdefault(f"{name}, as reported", {})[classifier, regime] = value
     del reported["pixels, as reported"]
-    return reported | found
+    return found | reported
 
 
 def without_curves(piece):
