@@ -114,6 +114,30 @@ def test_rows_of_the_table():
     assert rows[0]["accuracy"] == pytest.approx(0.85)
 
 
+def test_points_over_pca_and_cells_that_were_measured_again():
+    def piece(representation, regime, accuracy, **changes):
+        accuracies = dict(zip(CLASSIFIERS, accuracy, strict=True))
+        fields = {"seed": 0, "protocol": "refit", "measure": "accuracy"}
+        return {"representation": representation, "regime": regime, "accuracy": accuracies} | fields | changes
+
+    measured = [
+        piece("pca", "large", (0.5, 0.6, 0.7)),
+        piece("pca", "small", (0.5, 0.6, 0.7)),
+        piece("pca", "small", (0.6, 0.6, 0.7), protocol="unlabeled"),
+        piece("normal_vae", "large", (0.51, 0.62, 0.73)),
+        piece("normal_vae", "small", (0.51, 0.6, 0.69)),
+        piece("normal_vae", "small", (0.62, 0.62, 0.74), protocol="unlabeled"),
+        piece("normal_vae", "small", (0.51, 0.61, 0.69), protocol="again"),
+    ]
+    assert report.gains(full.table(measured)).splitlines()[2:] == [
+        "| `normal_vae` | refit | +1.0, +2.0, +3.0, +1.0, +0.0, -1.0 | 4 of 6 | +1.00 |",
+        "| `normal_vae` | unlabeled | +1.0, +2.0, +3.0, +2.0, +2.0, +4.0 | 6 of 6 | +2.33 |",
+    ]
+    assert report.again(measured).splitlines()[2:] == [
+        "| `normal_vae` | small | 0.5100 → 0.5100 | 0.6000 → 0.6100 | 0.6900 → 0.6900 |"
+    ]
+
+
 def test_the_representations_are_made_as_their_names_say():
     for name, (estimator, changes) in models.VAES.items():
         vae = models.representation(name, "digits", None, 0)
@@ -248,10 +272,11 @@ def test_a_run_in_several_processes_takes_over_what_an_earlier_one_has(options, 
     options.jobs, options.only = 2, "^(pixels|pca), .*(accuracy|neighbors)"
     earlier = Piece("pixels", "small", 2)
     path = tmp_path / "earlier.json"
-    rows = [{**earlier.__dict__, "accuracy": {"logistic": 0.5}}, {**Piece("pca", "small", 2).__dict__, "accuracy": {}}]
+    judged = Piece("pca", "small", 0, measure="quality")
+    rows = [{**earlier.__dict__, "accuracy": {"logistic": 0.5}}, {**judged.__dict__, "quality": {}}]
     path.write_text(json.dumps({"pieces": rows}))
     full.take_over(path, options)
-    assert not piece_path(Piece("pca", "small", 2), options).exists()
+    assert not piece_path(judged, options).exists()
     full.run(options)
     measured = {Piece(*list(row.values())[:5]): row for row in full.results(options)}
     assert {piece.measure for piece in measured} == {"accuracy", "neighbors"}

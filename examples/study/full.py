@@ -72,11 +72,10 @@ def measure(piece, options):
 
 
 def take_over(path, options):
-    """Keep the accuracies that an earlier run has of pixels and of the study's models; `path` has its results."""
+    """Keep the accuracies that an earlier run has of what the defaults have no part in; `path` has its results."""
     for row in json.loads(path.read_text())["pieces"]:
         piece = Piece(*(row[field] for field in Piece.__dataclass_fields__))
-        is_wanted = piece.representation == "pixels" or "study" in piece.representation
-        if is_wanted and "accuracy" in row and not piece_path(piece, options).exists():
+        if "accuracy" in row and not piece_path(piece, options).exists():
             text = json.dumps(row | {"earlier": True})
             keep(piece_path(piece, options), lambda part, text=text: part.write_text(text))
 

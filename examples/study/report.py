@@ -68,12 +68,16 @@ def accuracies(rows, classifiers=CLASSIFIERS, *, study=False):
 
 
 def gains(table):
-    """Return the table of what the models are worth beyond PCA, in points of accuracy, over the cells of a protocol."""
+    """Return the table of what the models are worth beyond PCA, in points of accuracy, over the cells of a protocol.
+
+    In the large regime the two protocols are the same.
+    """
     found = {(r["representation"], r["protocol"], r["regime"], r["classifier"]): r["accuracy"] for r in table}
     lines = []
-    for protocol, regimes in (("refit", models.REGIMES), ("unlabeled", ("small",))):
-        cells = [(protocol, regime, classifier) for regime in regimes for classifier in CLASSIFIERS]
-        for name in models.COMPARED[2:]:
+    for protocol in ("refit", "unlabeled"):
+        halves = ("refit", "large"), (protocol, "small")
+        cells = [(*half, classifier) for half in halves for classifier in CLASSIFIERS]
+        for name in dict.fromkeys((*models.COMPARED[2:], *models.VAES)):
             pairs = [(found.get((name, *cell)), found.get(("pca", *cell))) for cell in cells]
             gain = [100 * (ours - of_pca) for ours, of_pca in pairs if None not in (ours, of_pca)]
             if gain:
