@@ -3,6 +3,7 @@
 ORDER = (
     "quick_start",
     "generated_digits",
+    "rows_of_one_class",
     "reconstructions",
     "latent_plane",
     "regime_comparison",

@@ -173,7 +173,7 @@ def earlier(estimator, part, n_epochs):
         # The smallest scale was in standard deviations of all entries.
         deviation = part.X.std() / np.sqrt(part.X.var(axis=0).mean())
         settings = NORMAL | {
-            "decoder": sigmoid_decoder(NORMAL["hidden_layer_sizes"], NORMAL["dropout"], n_columns, 0, n_components),
+            "decoder": sigmoid_decoder(NORMAL["hidden_layer_sizes"], NORMAL["dropout"], 2 * n_columns, 0, n_components),
             "min_scale": NORMAL["min_scale"] * deviation,
         }
     else:

@@ -2,17 +2,15 @@
 
     python examples/study/guide_figures.py
 
-They go to docs/images/guide/. Data are scikit-learn's digits, and the results in docs/results/fashion_mnist.json.
+They go to docs/images/guide/. Data are scikit-learn's digits.
 """
 
-import json
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -95,39 +93,11 @@ def latent_size():
     return figure
 
 
-def pca_and_vae():
-    """Draw the accuracies of the comparison on Fashion-MNIST."""
-    table = json.loads((DOCS / "results" / "fashion_mnist.json").read_text())["table"]
-    found = {
-        (row["representation"], row["classifier"], row["regime"]): row["accuracy"]
-        for row in table
-        if row["protocol"] == "refit"
-    }
-    names = {
-        "pixels": "pixels",
-        "pca": "PCA",
-        "normal_vae, study": "normal VAE, the study's",
-        "continuous_bernoulli_vae, study": "CB VAE, the study's",
-        "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": "CB VAE, dense, wider range",
-    }
-    classifiers = {"logistic": "logistic regression", "simple_cnn": "simple CNN", "multilayer_cnn": "multilayer CNN"}
-    figure, axes = plt.subplots(2, 1, figsize=(7, 6), layout="constrained", sharex=True)
-    for ax, regime in zip(axes, ("large", "small"), strict=True):
-        for number, (name, label) in enumerate(names.items()):
-            places = np.arange(len(classifiers)) + 0.16 * (number - 2)
-            heights = [found[name, classifier, regime] for classifier in classifiers]
-            ax.bar(places, heights, width=0.15, label=label)
-        ax.set(title=f"{regime} regime", ylim=(0.7, 0.95), ylabel="test accuracy")
-        ax.set_xticks(np.arange(len(classifiers)), classifiers.values())
-    figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
-    return figure
-
-
 def main():
     """Draw all figures."""
     folder = DOCS / "images" / "guide"
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (continuous_bernoulli, importance_bound, latent_size, pca_and_vae):
+    for draw in (continuous_bernoulli, importance_bound, latent_size):
         draw().savefig(folder / f"{draw.__name__}.png", dpi=110)
 
 

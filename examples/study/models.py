@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
@@ -52,12 +53,19 @@ CONV_512 = {"encoder": "conv", "hidden_layer_sizes": (512, 512), "dropout": 0.1}
 NORMAL = STUDY | {"noise": "network", "min_scale": 0.4} | DENSE_128
 CONTINUOUS_BERNOULLI = STUDY | {"min_scale": 1e-6} | CONV_512
 
-# Each model: its estimator, and what differs from the defaults. A variant of the study's model says what it changes.
+# Each model: its estimator, and what differs from the defaults. A variant says what it changes, of the defaults or of
+# the study's model. The study's with one thing of the defaults show what each is worth: where training begins, how it
+# goes on, the noise and its bound, and the network. (A decoder of one's own cannot begin at PCA: there it is the
+# default's.)
 DENSE_512 = {"hidden_layer_sizes": (512,)}
 MARGIN = {"data_range": (-4, 259)}
+TRAINING = {"learning_rate": "cosine", "learning_rate_init": 2e-3, "batch_size": "auto", "max_iter": None}
+DENSE_DECODER = {"decoder": "dense"}
 VAES = {
     "normal_vae": (NormalVAETransformer, {}),
     "continuous_bernoulli_vae": (ContinuousBernoulliVAETransformer, {}),
+    "normal_vae, dense 512": (NormalVAETransformer, DENSE_512),
+    "continuous_bernoulli_vae, dense 512": (ContinuousBernoulliVAETransformer, DENSE_512),
     "normal_vae, study": (NormalVAETransformer, NORMAL),
     "continuous_bernoulli_vae, study": (ContinuousBernoulliVAETransformer, CONTINUOUS_BERNOULLI),
     "normal_vae, study, dense 512": (NormalVAETransformer, NORMAL | DENSE_512),
@@ -73,6 +81,26 @@ VAES = {
     "continuous_bernoulli_vae, study, dense 128, data_range=(-4, 259)": (
         ContinuousBernoulliVAETransformer,
         CONTINUOUS_BERNOULLI | DENSE_128 | MARGIN,
+    ),
+    "normal_vae, study, default decoder": (NormalVAETransformer, NORMAL | DENSE_DECODER),
+    "normal_vae, study, default decoder and start": (NormalVAETransformer, NORMAL | DENSE_DECODER | {"init": "pca"}),
+    "normal_vae, study, default noise": (NormalVAETransformer, NORMAL | {"noise": "feature"}),
+    "normal_vae, study, default bound": (
+        NormalVAETransformer,
+        NORMAL | {"min_scale": 0.02 / DEVIATION["fashion-mnist"]},
+    ),
+    "normal_vae, study, default training": (NormalVAETransformer, NORMAL | TRAINING),
+    "continuous_bernoulli_vae, study, default start": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | {"init": "pca"},
+    ),
+    "continuous_bernoulli_vae, study, default bound": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | {"min_scale": 1 / 64},
+    ),
+    "continuous_bernoulli_vae, study, default training": (
+        ContinuousBernoulliVAETransformer,
+        CONTINUOUS_BERNOULLI | TRAINING,
     ),
 }
 
@@ -94,12 +122,12 @@ def from_unit(X, highest):
     return X * highest
 
 
-def sigmoid_decoder(hidden_layer_sizes, dropout, n_pixels, seed, n_components=N_COMPONENTS):
-    """Return the decoder of the study's normal model: means, then values that standard deviations are made of."""
+def sigmoid_decoder(hidden_layer_sizes, dropout, n_outputs, seed, n_components=N_COMPONENTS):
+    """Return the decoder of the study's normal model: means and, if any, what standard deviations are made of."""
     widths = [n_components, *reversed(hidden_layer_sizes)]
     with torch.random.fork_rng(devices=[]):  # layers come with weights from torch's global generator
         hidden = [(nn.Linear(*pair), nn.Sigmoid(), nn.Dropout(dropout)) for pair in pairwise(widths)]
-        decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], 2 * n_pixels))
+        decoder = nn.Sequential(*chain.from_iterable(hidden), nn.Linear(widths[-1], n_outputs))
     generator = torch.Generator().manual_seed(seed)
     for layer in decoder:
         if isinstance(layer, nn.Linear):
@@ -124,17 +152,18 @@ def representation(name, dataset, n_epochs, seed, **changes):
     if n_epochs is not None:
         parameters["max_iter"] = n_epochs
     if name.startswith("normal_vae, study"):
+        n_outputs = N_PIXELS[dataset] * (2 if parameters["noise"] == "network" else 1)
         shape = parameters["hidden_layer_sizes"], parameters["dropout"]
-        parameters["decoder"] = sigmoid_decoder(*shape, N_PIXELS[dataset], seed)
+        parameters.setdefault("decoder", sigmoid_decoder(*shape, n_outputs, seed))
         parameters["min_scale"] *= DEVIATION[dataset]
     elif name.startswith("continuous_bernoulli_vae, study"):
         parameters.setdefault("data_range", (0, HIGHEST[dataset]))
     return estimator(N_COMPONENTS, random_state=seed, **parameters)
 
 
-def classifiers(n_epochs, seed, activation="relu"):
+def classifiers(n_epochs, seed, activation="relu", device="auto"):
     """Return the classifiers by name, each with a monitor of its training; see `curves`."""
-    network = {"max_iter": n_epochs, "random_state": seed, "activation": activation}
+    network = {"max_iter": n_epochs, "random_state": seed, "activation": activation, "device": device}
     named = {
         "logistic": LogisticRegression(max_iter=500),
         "simple_cnn": SimpleCNNClassifier(**network),
@@ -143,6 +172,11 @@ def classifiers(n_epochs, seed, activation="relu"):
     for classifier in named.values():
         classifier.set_callbacks(ScoringMonitor(scoring={"loss": _loss, "accuracy": _accuracy}))
     return named
+
+
+def neighbors():
+    """Return the fourth classifier, the measure of Loaiza-Ganem and Cunningham."""
+    return KNeighborsClassifier(15, algorithm="brute")  # a tree takes many times as long in so many dimensions
 
 
 def _loss(classifier, X, y):
