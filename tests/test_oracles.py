@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from skvae import NormalVAETransformer
+from skvae import ContinuousBernoulliVAETransformer, NormalVAETransformer
 from skvae._data.rows import Batch, Rows, Units
 from skvae._model import ops
 from skvae._model.bounds import (
@@ -37,10 +37,19 @@ def test_elbo_is_below_the_importance_bound_which_grows(estimator_class, digits)
     assert bounds[-1].mean() > bounds[0].mean() + 0.1
 
 
-@pytest.mark.parametrize("n_components", [3, 20])
-def test_importance_bounds_are_those_of_independent_draws(estimator_class, n_components, digits):
+@pytest.mark.parametrize(
+    ("estimator_class", "n_components", "parameters"),
+    [
+        (NormalVAETransformer, 3, {}),
+        (NormalVAETransformer, 20, {}),
+        (NormalVAETransformer, 3, {"noise": "shared"}),
+        (ContinuousBernoulliVAETransformer, 3, {}),
+        (ContinuousBernoulliVAETransformer, 20, {}),
+    ],
+)
+def test_importance_bounds_are_those_of_independent_draws(estimator_class, n_components, parameters, digits):
     """The mean over rows is within 0.05 nats of that of Monte Carlo, single rows are within 0.2."""
-    parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"}
+    parameters = {"n_components": n_components, "max_iter": 60, "batch_size": 100, "encoder": "dense"} | parameters
     fitted = make(estimator_class, **parameters).fit(digits)
     vae = fitted.module_
     rows = Rows(digits[:20], vae.units, vae.device)

@@ -134,15 +134,20 @@ def test_seconds_are_of_the_wall_clock_on_a_gpu(monkeypatch):
         assert time_to_quality.now() == seconds
 
 
-def test_loops_are_compared_where_all_were_measured():
+def test_loops_are_compared_where_there_is_one():
     end = {"epochs": 200, "seconds": 12.3, "elbo": -1234.56, "r2": 0.5}
     names = [f"normal_vae, {by}" for by in ("earlier", "plain loop", "pythae")]
     sets = {
         "MNIST": {"curves": {name: [{"epochs": 1}, end] for name in names}},
         "iris": {"curves": {name: [end] for name in names[:2]}},
+        "wine": {"curves": {name: [end] for name in names[:1]}},
     }
+    shown = [("MNIST", by) for by in ("skvae", "a plain loop", "pythae")] + [
+        ("iris", "skvae"),
+        ("iris", "a plain loop"),
+    ]
     assert time_to_quality_report.loops(sets).splitlines()[2:] == [
-        f"| MNIST, normal VAE | {by} | 200 | 12 | -1,234.6 | 0.500 |  |" for by in ("skvae", "a plain loop", "pythae")
+        f"| {name}, normal VAE | {by} | 200 | 12 | -1,234.6 | 0.500 |  |" for name, by in shown
     ]
 
 

@@ -14,9 +14,13 @@ N_ROWS, N_EPOCHS = 60_000, 200
 N_TIMED = 3
 
 # What each row of the tables trains.
-STUDY = {"normal, the study's": MODELS["normal"], "continuous Bernoulli, the study's": MODELS["continuous Bernoulli"]}
+STUDY = {f"{model}, the study's": estimator for model, estimator in MODELS.items()}
 DEFAULTS = {"normal": NormalVAETransformer, "continuous Bernoulli": ContinuousBernoulliVAETransformer}
 NETWORKS = STUDY | DEFAULTS
+
+# The networks that other loops train as well, by the names that these have for them.
+ALTERNATIVES = dict(zip(STUDY, MODELS, strict=True))
+
 BATCH_SIZES = (128, 512, 4096)
 
 # Rows that a DataLoader gets: it needs ten seconds for all the images.
@@ -62,8 +66,8 @@ def epochs(X):
                 "skvae": (run.train_epoch, len(X)),
                 "skvae, steps not recorded": (unrecorded.train_epoch, len(X)),
             }
-            if network in STUDY:
-                contestants |= alternatives(network.removesuffix(", the study's"), tensor, batch_size)
+            if network in ALTERNATIVES:
+                contestants |= alternatives(ALTERNATIVES[network], tensor, batch_size)
             results += [
                 {"network": network, "batch_size": batch_size, "contestant": name, "images_per_second": timed(*what)}
                 for name, what in contestants.items()

@@ -111,8 +111,8 @@ def loops(sets):
     rows = []
     for name, entry in sets.items():
         for model, (title, _) in MODELS.items():
-            ends = {by: entry["curves"].get(f"{model}, {by}", [None])[-1] for by in LOOPS}
-            if None in ends.values():
+            ends = {by: entry["curves"][f"{model}, {by}"][-1] for by in LOOPS if f"{model}, {by}" in entry["curves"]}
+            if len(ends) < 2:  # nothing to compare
                 continue
             for by, end in ends.items():
                 reached = [format(end[key], style) if key in end else "" for key, (_, style) in MEASURES.items()]
