@@ -346,9 +346,9 @@ def test_two_sentences_say_what_one_sees_in_the_table():
         [[0.9] * 6, [0.8] * 6, [0.81] * 5 + [0.79], [0.7] * 6], index=models.REPRESENTATIONS, columns=columns
     )
     assert regime_comparison.in_words(table).splitlines() == [
-        "On average over the cells, the normal VAE is +0.7 points from PCA (ahead in 5 of 6) "
-        "and the continuous Bernoulli VAE is -10.0 points from PCA (ahead in 0 of 6).",
-        "Pixels are +9.2 points from the best of these (ahead in 6 of 6).",
+        "On average the normal VAE is 0.7 points ahead of PCA, and ahead in 5 of 6 cells; "
+        "the continuous Bernoulli VAE is 10.0 points behind PCA, and ahead in 0 of 6 cells.",
+        "Pixels are 9.2 points ahead of the best of these, and ahead in 6 of 6 cells.",
     ]
 
 

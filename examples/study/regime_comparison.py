@@ -32,16 +32,15 @@ from study import figures, full, models, report
 def in_words(table):
     """Return what one sees in the table, in two sentences."""
     n_cells = table.shape[1]
+
+    def beside(gain, other):
+        points = f"{abs(gain.mean()):.1f} points {'ahead of' if gain.mean() > 0 else 'behind'} {other}"
+        return f"{points}, and ahead in {(gain > 0).sum()} of {n_cells} cells"
+
     over_pca = 100 * (table.loc[list(models.REPRESENTATIONS[2:])] - table.loc["pca"])
-    parts = [
-        f"the {figures.title(name)} is {gain.mean():+.1f} points from PCA (ahead in {(gain > 0).sum()} of {n_cells})"
-        for name, gain in over_pca.iterrows()
-    ]
+    vaes = "; ".join(f"the {figures.title(name)} is {beside(gain, 'PCA')}" for name, gain in over_pca.iterrows())
     lead = 100 * (table.loc["pixels"] - table.drop("pixels").max())
-    return (
-        f"On average over the cells, {' and '.join(parts)}.\n"
-        f"Pixels are {lead.mean():+.1f} points from the best of these (ahead in {(lead > 0).sum()} of {n_cells})."
-    )
+    return f"On average {vaes}.\nPixels are {beside(lead, 'the best of these')}."
 
 
 def compare(options):
