@@ -139,10 +139,11 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
 
     def _held_out_scores(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Return the log density of each row that is held out, under an estimator that was not fitted to it."""
-        cv = check_cv(self.cv)
         if isinstance(self.cv, Integral):
             (seed,) = spawn_seeds(self.random_state, 1)
             cv = KFold(self.cv, shuffle=True, random_state=seed)
+        else:
+            cv = check_cv(self.cv)
         scores = []
         for fitted, held_out in cv.split(X, y):
             estimator = clone(self.estimator).fit(safe_indexing(X, fitted), None)
@@ -183,7 +184,7 @@ class DensityOutlierDetector(OutlierMixin, BaseEstimator):
                 f"more rows, or a larger contamination.",
                 UserWarning,
             )
-        return float(scores[max(rank - 1, n_impossible, 0)])
+        return float(scores[max(rank - 1, n_impossible)])
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the score of each row, as the estimator gives it.

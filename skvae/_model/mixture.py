@@ -88,8 +88,8 @@ def fit_mixture(z: NDArray[np.float32], seed: int) -> GaussianMixture | None:
 def _fit(z: Tensor, size: int, seed: int) -> GaussianMixture | None:
     """Return the mixture of so many components, None where a covariance has no root in float32.
 
-    `GaussianMixture.fit` takes the same steps. Its products are small, and it leaves them to the threads of the BLAS,
-    whose number is that of the whole process.
+    `GaussianMixture.fit` takes the same steps. But it leaves its small products to the threads of the BLAS, which wait
+    for each other on a busy machine. Their number is that of the whole process, and not to be changed here.
     """
     components, bounds = _first_components(z, size, seed), [-math.inf]
     for _ in range(_MAX_ITER):
